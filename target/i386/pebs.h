@@ -1,0 +1,69 @@
+/*
+ * Intel PEBS for guests: what both accelerators share
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef I386_PEBS_H
+#define I386_PEBS_H
+
+#include "cpu.h"
+#include "migration/vmstate.h"
+
+/* IA32_PERF_CAPABILITIES */
+#define PERF_CAP_PEBS_TRAP          (1ull << 6)
+#define PERF_CAP_PEBS_ARCH_REG      (1ull << 7)
+#define PERF_CAP_PEBS_FORMAT_SHIFT  8
+#define PERF_CAP_PEBS_FORMAT_LENGTH 4
+#define PERF_CAP_PEBS_FORMAT        (0xfull << PERF_CAP_PEBS_FORMAT_SHIFT)
+#define PERF_CAP_FW_WRITES          (1ull << 13)
+#define PERF_CAP_PEBS_BASELINE      (1ull << 14)
+#define PERF_CAP_PEBS_TIMING_INFO   (1ull << 17)
+
+/* IA32_PERF_GLOBAL_STATUS.OvfBuffer: the PEBS buffer wants to be emptied */
+#define PEBS_STATUS_OVF_BUF         (1ull << 62)
+
+/* Groups of an adaptive record that TCG can fill in, PEBS_DATACFG_* */
+#define TCG_PEBS_GROUPS             0x7ull
+
+/**
+ * x86_cpu_pebs_prepare: check the PEBS properties, and set what they imply
+ *
+ * Call in realize before the CPU's features are expanded.
+ */
+bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp);
+
+/**
+ * x86_cpu_pebs_expose: add PEBS and the PMU to the guest's features
+ *
+ * Call in realize after features that the accelerator lacks were taken out:
+ * these bits depend on the property alone and are in no accelerator's table.
+ * Fails if a feature that PEBS needs was switched off.
+ */
+bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp);
+
+/* Whether the PMU that the guest sees is TCG's. */
+bool x86_cpu_has_tcg_pmu(const X86CPU *cpu);
+
+/* How many GP counters the guest sees on TCG's PMU. */
+unsigned x86_cpu_pmu_gp_counters(const X86CPU *cpu);
+
+/* IA32_PERF_CAPABILITIES.PEBS_FORMAT as the guest sees it; 0 without PEBS. */
+unsigned x86_cpu_pebs_format(const X86CPU *cpu);
+
+/* CPUID leaf 0xA of TCG's PMU */
+void x86_cpu_tcg_pmu_cpuid(const X86CPU *cpu, uint32_t *eax, uint32_t *ebx,
+                           uint32_t *ecx, uint32_t *edx);
+
+/* Reset values of the PMU's MSRs, where they aren't 0 */
+void x86_cpu_pebs_reset(X86CPU *cpu);
+
+/*
+ * Whether the guest may write *@value to IA32_MISC_ENABLE; sets bits in it
+ * that can't be written.
+ */
+bool x86_cpu_pmu_misc_enable_valid(const X86CPU *cpu, uint64_t *value);
+
+extern const VMStateDescription vmstate_x86_pebs;
+
+#endif

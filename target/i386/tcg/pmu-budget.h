@@ -1,0 +1,168 @@
+/*
+ * Budgets of the emulated PMU: what generated code counts down
+ *
+ * Counters count up to an overflow.  Generated code does the reverse: it
+ * subtracts what a block will retire from a budget that pmu.c has granted,
+ * and leaves when a budget does not cover the block.  How much of the grant is
+ * gone is what the counters have counted since.
+ *
+ * This file knows what can be counted and where its budget lies.  It knows
+ * neither counters nor MSRs (pmu.c), nor how code is generated (pmu-gen.c).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef I386_TCG_PMU_BUDGET_H
+#define I386_TCG_PMU_BUDGET_H
+
+#include "qemu/bitops.h"
+
+/*
+ * What an instruction can be, for an event to count it.  An instruction is at
+ * most once of each kind.  Kinds that are asked for together share a word.
+ */
+typedef enum PMUKind {
+    PMU_INSN,           /* any; a cycle, too: one per instruction */
+
+    PMU_LOAD,           /* makes at least one data load */
+    PMU_STORE,          /* makes at least one data store */
+    PMU_BRANCH,         /* any branch, near or far, taken or not */
+    PMU_COND,           /* conditional branch, taken or not */
+
+    PMU_TAKEN,          /* near branch that is taken, calls and returns too */
+    PMU_CALL,           /* near call */
+    PMU_RET,            /* near return */
+    PMU_COND_TAKEN,     /* conditional branch that is taken */
+
+    PMU_FAR,            /* far branch: changes CS, or enters the kernel */
+    PMU_INDIRECT,       /* near indirect jump or call, not a return */
+    PMU_MEM,            /* PMU_LOAD or PMU_STORE */
+
+    PMU_KINDS
+} PMUKind;
+
+/*
+ * Word 0 is the budget of PMU_INSN.  Each other word holds four budgets, in
+ * lanes of 16 bits of which the uppermost is a guard: a subtraction that a
+ * lane doesn't cover sets it.
+ */
+#define PMU_LANE_BITS           16
+#define PMU_LANE_MAX            0x7fff
+#define PMU_GUARDS              0x8000800080008000ull
+#define PMU_WORDS               4
+
+/*
+ * The mode of a block is translated into its code and is part of its TB
+ * flags: how many of the words it counts down, as a level, and whether its
+ * privilege level counts down budgets of its own.
+ */
+#define HF_PMU_LEVEL_SHIFT      29
+#define HF_PMU_LEVEL_LENGTH     2
+#define HF_PMU_PRIVATE_MASK     (1u << 31)
+
+typedef enum PMULevel {
+    PMU_LEVEL_NONE,     /* no counter is active: no code at all */
+    PMU_LEVEL_INSN,     /* word 0 */
+    PMU_LEVEL_MEM,      /* words 0 and 1 */
+    PMU_LEVEL_ALL,      /* all words */
+} PMULevel;
+
+/*
+ * Two sets of budgets.  The first serves both privilege levels as long as
+ * every active counter counts at the same ones; the second is that of CPL 3
+ * where they differ.
+ */
+#define PMU_SETS                2
+
+typedef struct X86PMUBudget {
+    /* What is left of the grants; below zero only after a final block */
+    int64_t left[PMU_SETS][PMU_WORDS];
+    int64_t granted[PMU_SETS][PMU_WORDS];
+
+    /* The instruction of the last final block, and what it accessed */
+    uint64_t ip;
+    uint64_t load_address;
+    uint64_t store_address;
+
+    /* TB flags (HF_PMU_*) at CPL 0 to 2, and at CPL 3 */
+    uint32_t tb_flags[2];
+} X86PMUBudget;
+
+static inline unsigned pmu_kind_word(PMUKind kind)
+{
+    return kind == PMU_INSN ? 0 : 1 + (kind - 1) / 4;
+}
+
+static inline unsigned pmu_kind_shift(PMUKind kind)
+{
+    return kind == PMU_INSN ? 0 : (kind - 1) % 4 * PMU_LANE_BITS;
+}
+
+static inline PMULevel pmu_kind_level(PMUKind kind)
+{
+    return MIN(pmu_kind_word(kind) + 1, PMU_LEVEL_ALL);
+}
+
+static inline PMULevel pmu_flags_level(uint32_t tb_flags)
+{
+    return extract32(tb_flags, HF_PMU_LEVEL_SHIFT, HF_PMU_LEVEL_LENGTH);
+}
+
+static inline unsigned pmu_flags_set(uint32_t tb_flags)
+{
+    return tb_flags & HF_PMU_PRIVATE_MASK ? 1 : 0;
+}
+
+static inline unsigned pmu_level_words(PMULevel level)
+{
+    return level == PMU_LEVEL_ALL ? PMU_WORDS : level;
+}
+
+/*
+ * How often each kind occurs in a run of instructions, packed into the one
+ * word that a block's unwind data has for it: ten bits for what each
+ * instruction may be, one for what only the last of a block can be.
+ */
+QEMU_BUILD_BUG_ON(PMU_KINDS > 12);
+
+static inline unsigned pmu_packed_length(PMUKind kind)
+{
+    return kind == PMU_INSN || kind == PMU_LOAD || kind == PMU_STORE ||
+           kind == PMU_MEM ? 10 : 1;
+}
+
+static inline unsigned pmu_packed_shift(PMUKind kind)
+{
+    unsigned shift = 0;
+
+    for (unsigned k = 0; k < kind; k++) {
+        shift += pmu_packed_length(k);
+    }
+    return shift;
+}
+
+static inline unsigned pmu_packed_count(uint64_t packed, PMUKind kind)
+{
+    return extract64(packed, pmu_packed_shift(kind), pmu_packed_length(kind));
+}
+
+static inline uint64_t pmu_packed_one(PMUKind kind)
+{
+    return 1ull << pmu_packed_shift(kind);
+}
+
+/* The part of a packed count that word @word of a budget is made of. */
+static inline int64_t pmu_packed_word(uint64_t packed, unsigned word)
+{
+    int64_t value = 0;
+
+    for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
+        if (pmu_kind_word(kind) == word) {
+            value += (int64_t)pmu_packed_count(packed, kind)
+                     << pmu_kind_shift(kind);
+        }
+    }
+    return value;
+}
+
+#endif

@@ -1,0 +1,107 @@
+/*
+ * The emulated architectural PMU
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef I386_TCG_PMU_H
+#define I386_TCG_PMU_H
+
+#include "cpu.h"
+
+/* Width of every counter, in bits */
+#define PMU_COUNTER_BITS        48
+
+/*
+ * What a load costs, in cycles: there is no model of a memory hierarchy, so
+ * it is a constant.  It lies above the threshold of 30 cycles that «perf mem
+ * record» asks for, or that would find no loads at all.
+ */
+#define PMU_LOAD_LATENCY        64
+
+/* Outcome of an access to an MSR */
+typedef enum X86PMUAccess {
+    X86_PMU_NOT_MINE,   /* no MSR of a PMU, or this vCPU has none */
+    X86_PMU_DONE,
+    X86_PMU_FAULT,      /* raise #GP(0) */
+} X86PMUAccess;
+
+/**
+ * x86_pmu_rdmsr: read an MSR of the PMU
+ * @index: MSR number
+ * @value: set with X86_PMU_DONE
+ * @ra: GETPC() of the helper that runs RDMSR
+ */
+X86PMUAccess x86_pmu_rdmsr(CPUX86State *env, uint32_t index, uint64_t *value,
+                           uintptr_t ra);
+
+/**
+ * x86_pmu_wrmsr: write an MSR of the PMU
+ * @index: MSR number
+ * @value: what to write; nothing changes if that isn't X86_PMU_DONE
+ * @ra: GETPC() of the helper that runs WRMSR, the last in its block
+ *
+ * A WRMSR counts under the configuration that it leaves.
+ */
+X86PMUAccess x86_pmu_wrmsr(CPUX86State *env, uint32_t index, uint64_t value,
+                           uintptr_t ra);
+
+/**
+ * x86_pmu_rdpmc: read a counter as RDPMC does
+ * @selector: ECX
+ * @value: set with X86_PMU_DONE
+ * @ra: GETPC() of the helper that runs RDPMC
+ */
+X86PMUAccess x86_pmu_rdpmc(CPUX86State *env, uint32_t selector,
+                           uint64_t *value, uintptr_t ra);
+
+/**
+ * x86_pmu_give_back: what a block didn't retire
+ * @tb_flags: flags of the block
+ * @packed: as its unwind data has it
+ */
+void x86_pmu_give_back(CPUX86State *env, uint32_t tb_flags, uint64_t packed);
+
+/**
+ * x86_pmu_retire_interrupt: count an INT n, INT3 or INTO that was delivered
+ * @cpl: privilege level that it started at
+ * @ip: its EIP
+ *
+ * It is known to retire only when its delivery hasn't faulted, so no block
+ * counts it.
+ */
+void x86_pmu_retire_interrupt(CPUX86State *env, unsigned cpl, uint64_t ip);
+
+/* TCGCPUOps::retire_event: settle, and handle what has overflowed. */
+void x86_pmu_retire_event(CPUState *cs);
+
+/**
+ * x86_pmu_settle: bring the counters' MSRs up to date
+ *
+ * Call with the vCPU stopped, before its state is read.
+ */
+void x86_pmu_settle(CPUX86State *env);
+
+/**
+ * x86_pmu_restart: count on from the MSRs as they are
+ *
+ * Call with the vCPU stopped, after its state was set.
+ */
+void x86_pmu_restart(CPUX86State *env);
+
+/**
+ * x86_pebs_record: write the records of PEBS counters that overflowed
+ * @counters: which, as bits of IA32_PEBS_ENABLE; all on the same instruction
+ * @is_store: whether the memory access to report is the store
+ *
+ * Reloads the counters.  Call on the vCPU's thread, from the main loop only,
+ * with no budget outstanding.
+ *
+ * Returns: whether a PMI is due; if so GLOBAL_STATUS says why.
+ */
+bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store);
+
+/* The MSR of counter @bit of IA32_PERF_GLOBAL_CTRL. */
+uint64_t *x86_pmu_counter(CPUX86State *env, unsigned bit);
+
+#endif

@@ -1,0 +1,254 @@
+/*
+ * PEBS under TCG: records into guest memory
+ *
+ * The DS area is reached as the hardware does it, through the guest's paging
+ * with supervisor rights, at whatever instruction a counter overflows: SDM
+ * volume 3B, "Processor Event-Based Sampling (PEBS)".  Nothing here may fault,
+ * stop at a watchpoint or touch a device.  What can't be reached costs the
+ * record.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/atomic.h"
+#include "qemu/bswap.h"
+#include "cpu.h"
+#include "exec/target_page.h"
+#include "exec/tlb-flags.h"
+#include "accel/tcg/probe.h"
+#include "tcg/helper-tcg.h"
+#include "tcg/pmu.h"
+#include "pebs.h"
+#include "pebs-record.h"
+#include "trace.h"
+
+/* A span of guest memory, a host pointer for each page that it touches */
+#define SPAN_PAGES 3
+QEMU_BUILD_BUG_ON(PEBS_RECORD_MAX_SIZE > (SPAN_PAGES - 1) * 4096);
+
+typedef struct GuestSpan {
+    vaddr address;
+    size_t size;
+    void *host[SPAN_PAGES];
+} GuestSpan;
+
+/* Bytes of the span from @done on that lie in one page. */
+static size_t span_piece(const GuestSpan *span, size_t done)
+{
+    vaddr address = span->address + done;
+
+    return MIN(span->size - done, -(address | TARGET_PAGE_MASK));
+}
+
+/*
+ * Find the memory behind a span; no byte of it is accessed.  All that a
+ * supervisor could do without SMAP is allowed.
+ */
+static bool span_probe(CPUX86State *env, GuestSpan *span, vaddr address,
+                       size_t size, MMUAccessType access_type)
+{
+    int mmu_idx = env->hflags & HF_LMA_MASK ? MMU_KNOSMAP64_IDX
+                                            : MMU_KNOSMAP32_IDX;
+    int error_code = env->error_code;
+    bool ok = true;
+    size_t done, piece;
+    int page = 0;
+
+    span->address = address;
+    span->size = size;
+    for (done = 0; ok && done < size; done += piece) {
+        CPUTLBEntryFull *full;
+        int flags;
+
+        piece = span_piece(span, done);
+        flags = probe_access_full_mmu(env, address + done, piece, access_type,
+                                      mmu_idx, &span->host[page++], &full);
+        ok = !(flags & (TLB_INVALID_MASK | TLB_MMIO | TLB_DISCARD_WRITE));
+    }
+    /* A pending exception still needs its own. */
+    env->error_code = error_code;
+    return ok;
+}
+
+static void span_write(const GuestSpan *span, const uint8_t *bytes)
+{
+    size_t done, piece;
+    int page = 0;
+
+    for (done = 0; done < span->size; done += piece) {
+        piece = span_piece(span, done);
+        memcpy(span->host[page++], bytes + done, piece);
+    }
+}
+
+static void span_read(const GuestSpan *span, uint8_t *bytes)
+{
+    size_t done, piece;
+    int page = 0;
+
+    for (done = 0; done < span->size; done += piece) {
+        piece = span_piece(span, done);
+        memcpy(bytes + done, span->host[page++], piece);
+    }
+}
+
+static bool guest_read(CPUX86State *env, vaddr address, uint8_t *bytes,
+                       size_t size)
+{
+    GuestSpan span;
+
+    if (!span_probe(env, &span, address, size, MMU_DATA_LOAD)) {
+        return false;
+    }
+    span_read(&span, bytes);
+    return true;
+}
+
+/* Another vCPU that sees the new index sees the record before it. */
+static void store_index(const GuestSpan *span, uint64_t index)
+{
+    uint64_t bytes = cpu_to_le64(index);
+
+    if (span_piece(span, 0) == sizeof(bytes) &&
+        QEMU_PTR_IS_ALIGNED(span->host[0], sizeof(bytes))) {
+        qatomic_store_release((uint64_t *)span->host[0], bytes);
+    } else {
+        smp_wmb();
+        span_write(span, (uint8_t *)&bytes);
+    }
+}
+
+/*
+ * Write a record at the index of the DS area and advance the index, if the
+ * record fits.  Every page is probed before the first byte is written.
+ */
+static bool write_record(CPUX86State *env, PebsDsArea *ds,
+                         const uint8_t *record, size_t size)
+{
+    GuestSpan data, index;
+
+    if (!span_probe(env, &data, ds->index, size, MMU_DATA_STORE) ||
+        !span_probe(env, &index, env->msr_ds_area + PEBS_DS_INDEX,
+                    sizeof(ds->index), MMU_DATA_STORE)) {
+        return false;
+    }
+    ds->index += size;
+    span_write(&data, record);
+    store_index(&index, ds->index);
+    return true;
+}
+
+static bool is_adaptive(const CPUX86State *env, unsigned bit)
+{
+    if (bit < PEBS_FIXED_BASE) {
+        return env->msr_gp_evtsel[bit] & (1ull << 34);
+    }
+    return env->msr_fixed_ctr_ctrl >> ((bit - PEBS_FIXED_BASE) * 4) &
+           (1ull << 32);
+}
+
+static uint64_t adaptive_counters(const CPUX86State *env, uint64_t counters)
+{
+    uint64_t adaptive = 0;
+
+    for (; counters; counters &= counters - 1) {
+        if (is_adaptive(env, ctz64(counters))) {
+            adaptive |= counters & -counters;
+        }
+    }
+    return adaptive;
+}
+
+static void take_sample(CPUX86State *env, PebsSample *s, bool is_store)
+{
+    s->ip = env->pmu.ip;
+    s->tsc = cpu_get_tsc(env) + env->tsc_offset;
+    s->mem.address = is_store ? env->pmu.store_address
+                              : env->pmu.load_address;
+    s->mem.latency = s->mem.address ? PMU_LOAD_LATENCY : 0;
+    s->gpr.flags = cpu_compute_eflags(env);
+    s->gpr.ip = env->eip;
+    for (int i = 0; i < CPU_NB_REGS; i++) {
+        s->gpr.regs[i] = env->regs[i];
+        s->xmm[i][0] = env->xmm_regs[i].ZMM_Q(0);
+        s->xmm[i][1] = env->xmm_regs[i].ZMM_Q(1);
+    }
+}
+
+/*
+ * One record for all of @counters.  Returns whether the guest has to make
+ * room: for lack of it the record is lost, or it is the last that the guest
+ * wanted to wait for.
+ */
+static bool record(CPUX86State *env, PebsDsArea *ds, uint64_t counters,
+                   uint64_t data_cfg, bool is_store)
+{
+    uint8_t bytes[PEBS_BASIC_SIZE + PEBS_MEMINFO_SIZE + PEBS_GPRS_SIZE +
+                  PEBS_XMMS_SIZE];
+    PebsSample sample = { .applicable_counters = counters };
+    PebsDsRoom room;
+    size_t size;
+
+    take_sample(env, &sample, is_store);
+    size = pebs_record_encode(bytes, sizeof(bytes), data_cfg, &sample);
+    room = pebs_ds_check(ds, size);
+    if (room == PEBS_DS_WRITE && write_record(env, ds, bytes, size)) {
+        trace_x86_pebs_record(env_cpu(env)->cpu_index, sample.ip, counters,
+                              ds->index);
+        return pebs_ds_threshold_reached(ds);
+    }
+    env->pebs_dropped_records++;
+    trace_x86_pebs_dropped(env_cpu(env)->cpu_index, sample.ip, counters);
+    return room == PEBS_DS_FULL;
+}
+
+/* After a record, or in its place, a counter starts over. */
+static void reload(CPUX86State *env, uint64_t counters)
+{
+    unsigned format = x86_cpu_pebs_format(env_archcpu(env));
+
+    for (; counters; counters &= counters - 1) {
+        unsigned bit = ctz64(counters);
+        uint8_t value[8];
+
+        if (guest_read(env, env->msr_ds_area +
+                            pebs_ds_reset_offset(bit, format),
+                       value, sizeof(value))) {
+            *x86_pmu_counter(env, bit) =
+                extract64(ldq_le_p(value), 0, PMU_COUNTER_BITS);
+        }
+    }
+}
+
+bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store)
+{
+    uint8_t management[PEBS_DS_MANAGEMENT_SIZE];
+    uint64_t adaptive = adaptive_counters(env, counters);
+    uint64_t basic = counters & ~adaptive;
+    bool due = false, was_due;
+    PebsDsArea ds;
+
+    if (!guest_read(env, env->msr_ds_area + PEBS_DS_BASE, management,
+                    sizeof(management))) {
+        env->pebs_dropped_records++;
+        trace_x86_pebs_dropped(env_cpu(env)->cpu_index, env->pmu.ip, counters);
+        return false;
+    }
+    pebs_ds_decode(&ds, management);
+
+    if (adaptive) {
+        due |= record(env, &ds, adaptive, env->msr_pebs_data_cfg, is_store);
+    }
+    if (basic) {
+        due |= record(env, &ds, basic, 0, is_store);
+    }
+    reload(env, counters);
+
+    /* No second PMI until the guest has taken note of the first. */
+    was_due = env->msr_global_status & PEBS_STATUS_OVF_BUF;
+    if (due) {
+        env->msr_global_status |= PEBS_STATUS_OVF_BUF;
+    }
+    return due && !was_due;
+}

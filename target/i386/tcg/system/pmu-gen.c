@@ -1,0 +1,323 @@
+/*
+ * The emulated PMU at translation time
+ *
+ * A block settles what it will retire once, on entry.  The code that does so
+ * is generated last, when the block is known, and put in first.  Whatever
+ * leaves a block early gives back what it didn't retire: an instruction that
+ * faults by the block's unwind data, a conditional branch by code on the edge
+ * that isn't counted, a string instruction that isn't finished likewise.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "cpu.h"
+#include "tcg/tcg-op.h"
+#include "tcg/tcg-temp-internal.h"
+#include "exec/helper-proto.h"
+#include "exec/helper-gen.h"
+#include "exec/translation-block.h"
+#include "tcg/pmu-gen.h"
+
+static intptr_t budget_offset(const PMUGen *pmu, unsigned word)
+{
+    return offsetof(CPUX86State, pmu.left[pmu->set][word]);
+}
+
+/*
+ * A final block neither chains to another nor ends anywhere but behind its
+ * one instruction, so that an overflow is handled right there.
+ */
+static bool is_final(const DisasContextBase *db)
+{
+    uint32_t cflags = tb_cflags(db->tb);
+
+    return (cflags & CF_NO_GOTO_TB) && (cflags & CF_NO_GOTO_PTR) &&
+           (cflags & CF_COUNT_MASK) == 1;
+}
+
+void pmu_gen_tb_start(DisasContextBase *db, PMUGen *pmu)
+{
+    pmu->level = pmu_flags_level(db->tb->flags);
+    pmu->set = pmu_flags_set(db->tb->flags);
+    pmu->final = is_final(db);
+    pmu->entry = NULL;
+
+    if (pmu->level != PMU_LEVEL_NONE) {
+        /* A mark for pmu_gen_tb_stop(), which nothing reads. */
+        tcg_gen_ld_i64(tcg_temp_ebb_new_i64(), tcg_env, budget_offset(pmu, 0));
+        pmu->entry = tcg_last_op();
+    }
+}
+
+void pmu_gen_insn_start(DisasContextBase *db, PMUGen *pmu)
+{
+    pmu->faults = false;
+    pmu->branch_kinds = 0;
+    pmu->kinds[db->num_insns - 1] = BIT(PMU_INSN);
+}
+
+/*
+ * Helpers that access the guest's data, by the start of their names.  What
+ * they read to look up descriptors isn't counted: no load of the program's.
+ */
+static const struct {
+    const char *name;
+    uint16_t kinds;
+    /* The first argument after env is the address. */
+    bool has_address;
+} memory_helpers[] = {
+    { "atomic_",          BIT(PMU_LOAD) | BIT(PMU_STORE), true },
+    { "nonatomic_",       BIT(PMU_LOAD) | BIT(PMU_STORE), true },
+    { "ld_i128",          BIT(PMU_LOAD), true },
+    { "st_i128",          BIT(PMU_STORE), true },
+    { "fldt_ST0",         BIT(PMU_LOAD), true },
+    { "fstt_ST0",         BIT(PMU_STORE), true },
+    { "fbld_ST0",         BIT(PMU_LOAD), true },
+    { "fbst_ST0",         BIT(PMU_STORE), true },
+    { "fldenv",           BIT(PMU_LOAD), true },
+    { "fstenv",           BIT(PMU_STORE), true },
+    { "frstor",           BIT(PMU_LOAD), true },
+    { "fsave",            BIT(PMU_STORE), true },
+    { "fxrstor",          BIT(PMU_LOAD), true },
+    { "fxsave",           BIT(PMU_STORE), true },
+    { "xrstor",           BIT(PMU_LOAD), true },
+    { "xsave",            BIT(PMU_STORE), true },
+    { "bound",            BIT(PMU_LOAD), true },
+    { "bndldx",           BIT(PMU_LOAD), true },
+    { "bndstx",           BIT(PMU_STORE), true },
+    { "maskmov",          BIT(PMU_STORE), false },
+    { "vpmaskmovd_st",    BIT(PMU_STORE), false },
+    { "vpmaskmovq_st",    BIT(PMU_STORE), false },
+    { "vpgather",         BIT(PMU_LOAD), false },
+    { "lcall_",           BIT(PMU_STORE), false },
+    { "lret_",            BIT(PMU_LOAD), false },
+    { "iret_",            BIT(PMU_LOAD), false },
+};
+
+/* Generate, before @op, that a final block's access is to @address. */
+static void gen_note_address(TCGOp *op, TCGArg address, uint16_t kinds)
+{
+    TCGv_i64 value = temp_tcgv_i64(arg_temp(address));
+
+    tcg_ctx->emit_before_op = op;
+    if (kinds & BIT(PMU_LOAD)) {
+        tcg_gen_st_i64(value, tcg_env,
+                       offsetof(CPUX86State, pmu.load_address));
+    }
+    if (kinds & BIT(PMU_STORE)) {
+        tcg_gen_st_i64(value, tcg_env,
+                       offsetof(CPUX86State, pmu.store_address));
+    }
+    tcg_ctx->emit_before_op = NULL;
+}
+
+static uint16_t call_kinds(TCGOp *op, TCGArg *address)
+{
+    const char *name = tcg_call_info(op)->name;
+
+    for (int i = 0; i < ARRAY_SIZE(memory_helpers); i++) {
+        if (g_str_has_prefix(name, memory_helpers[i].name)) {
+            if (memory_helpers[i].has_address) {
+                *address = op->args[TCGOP_CALLO(op) + 1];
+            }
+            return memory_helpers[i].kinds;
+        }
+    }
+    return 0;
+}
+
+/* The kinds that @op makes an instruction; sets @address if it is known. */
+static uint16_t op_kinds(TCGOp *op, TCGArg *address)
+{
+    const TCGOpDef *def = &tcg_op_defs[op->opc];
+
+    switch (op->opc) {
+    case INDEX_op_qemu_ld:
+    case INDEX_op_qemu_ld2:
+        *address = op->args[def->nb_oargs + def->nb_iargs - 1];
+        return BIT(PMU_LOAD);
+    case INDEX_op_qemu_st:
+    case INDEX_op_qemu_st2:
+        *address = op->args[def->nb_iargs - 1];
+        return BIT(PMU_STORE);
+    case INDEX_op_call:
+        return call_kinds(op, address);
+    default:
+        return 0;
+    }
+}
+
+uint16_t pmu_gen_memory_kinds(DisasContextBase *db, PMUGen *pmu)
+{
+    uint16_t kinds = 0;
+
+    if (!pmu_gen_counts_memory(pmu)) {
+        return 0;
+    }
+    for (TCGOp *op = db->insn_start; op; op = QTAILQ_NEXT(op, link)) {
+        TCGArg address = 0;
+
+        kinds |= op_kinds(op, &address);
+    }
+    return kinds ? kinds | BIT(PMU_MEM) : 0;
+}
+
+static void gen_note_addresses(DisasContextBase *db)
+{
+    for (TCGOp *op = db->insn_start; op; op = QTAILQ_NEXT(op, link)) {
+        TCGArg address = 0;
+        uint16_t kinds = op_kinds(op, &address);
+
+        if (address) {
+            gen_note_address(op, address, kinds);
+        }
+    }
+}
+
+void pmu_gen_insn_end(DisasContextBase *db, PMUGen *pmu)
+{
+    uint16_t *insn = &pmu->kinds[db->num_insns - 1];
+
+    if (pmu->level == PMU_LEVEL_NONE) {
+        return;
+    }
+    if (pmu->faults) {
+        *insn = 0;
+        return;
+    }
+    *insn |= pmu->branch_kinds | pmu_gen_memory_kinds(db, pmu);
+    if (pmu->final && pmu_gen_counts_memory(pmu)) {
+        gen_note_addresses(db);
+    }
+}
+
+static uint64_t kinds_packed(uint16_t kinds)
+{
+    uint64_t packed = 0;
+
+    for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
+        if (kinds & BIT(kind)) {
+            packed += pmu_packed_one(kind);
+        }
+    }
+    return packed;
+}
+
+void pmu_gen_give_back(PMUGen *pmu, uint16_t kinds)
+{
+    uint64_t packed = kinds_packed(kinds);
+
+    for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
+        int64_t value = pmu_packed_word(packed, word);
+
+        if (value) {
+            TCGv_i64 left = tcg_temp_ebb_new_i64();
+
+            tcg_gen_ld_i64(left, tcg_env, budget_offset(pmu, word));
+            tcg_gen_addi_i64(left, left, value);
+            tcg_gen_st_i64(left, tcg_env, budget_offset(pmu, word));
+        }
+    }
+}
+
+/*
+ * Returns what the whole block retires, and has each instruction's unwind
+ * data say what it and those behind it do.
+ */
+static uint64_t settle_unwind_data(const DisasContextBase *db,
+                                   const PMUGen *pmu)
+{
+    uint64_t total = 0, rest;
+    int i = 0;
+    TCGOp *op;
+
+    for (i = 0; i < db->num_insns; i++) {
+        total += kinds_packed(pmu->kinds[i]);
+    }
+    rest = total;
+    i = 0;
+    QTAILQ_FOREACH(op, &tcg_ctx->ops, link) {
+        if (op->opc == INDEX_op_insn_start) {
+            tcg_set_insn_start_param(op, 2, rest);
+            rest -= kinds_packed(pmu->kinds[i++]);
+        }
+    }
+    tcg_debug_assert(i == db->num_insns && rest == 0);
+    return total;
+}
+
+/* Subtract without a check: the main loop looks at the result. */
+static void gen_settle_final(const PMUGen *pmu, uint64_t total)
+{
+    gen_helper_pmu_final(tcg_env);
+    for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
+        int64_t value = pmu_packed_word(total, word);
+
+        if (value) {
+            TCGv_i64 left = tcg_temp_ebb_new_i64();
+
+            tcg_gen_ld_i64(left, tcg_env, budget_offset(pmu, word));
+            tcg_gen_subi_i64(left, left, value);
+            tcg_gen_st_i64(left, tcg_env, budget_offset(pmu, word));
+        }
+    }
+}
+
+/* Subtract, or go to @split with nothing stored if a budget is too small. */
+static void gen_settle(const PMUGen *pmu, uint64_t total, TCGLabel *split)
+{
+    TCGv_i64 left[PMU_WORDS] = { };
+
+    for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
+        int64_t value = pmu_packed_word(total, word);
+
+        if (value) {
+            left[word] = tcg_temp_ebb_new_i64();
+            tcg_gen_ld_i64(left[word], tcg_env, budget_offset(pmu, word));
+            tcg_gen_subi_i64(left[word], left[word], value);
+            if (word == 0) {
+                tcg_gen_brcondi_i64(TCG_COND_LT, left[word], 0, split);
+            } else {
+                tcg_gen_brcondi_i64(TCG_COND_TSTNE, left[word], PMU_GUARDS,
+                                    split);
+            }
+        }
+    }
+    for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
+        if (left[word]) {
+            tcg_gen_st_i64(left[word], tcg_env, budget_offset(pmu, word));
+        }
+    }
+}
+
+void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu)
+{
+    TCGLabel *split;
+    uint64_t total;
+
+    if (pmu->level == PMU_LEVEL_NONE) {
+        return;
+    }
+
+    /* EIP is up to date at the start of a block, which pmu.c relies on. */
+    tcg_debug_assert(tb_cflags(db->tb) & CF_PCREL);
+
+    total = settle_unwind_data(db, pmu);
+    split = pmu->final ? NULL : gen_new_label();
+
+    tcg_ctx->emit_before_op = QTAILQ_NEXT(pmu->entry, link);
+    if (pmu->final) {
+        gen_settle_final(pmu, total);
+    } else {
+        gen_settle(pmu, total, split);
+    }
+    tcg_ctx->emit_before_op = NULL;
+    tcg_op_remove(tcg_ctx, pmu->entry);
+
+    if (split) {
+        gen_set_label(split);
+        gen_helper_pmu_split(tcg_env, tcg_constant_i32(tb_cflags(db->tb)),
+                             tcg_constant_i32(db->num_insns));
+    }
+}

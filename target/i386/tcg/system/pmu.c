@@ -1,0 +1,822 @@
+/*
+ * The emulated architectural PMU: MSRs, counting, overflow
+ *
+ * Version 2 of Intel's Architectural Performance Monitoring: SDM volume 3B,
+ * chapter "Performance Monitoring".  One cycle per instruction.
+ *
+ * Counters live in their MSRs as of the last settlement.  From there on the
+ * budgets in pmu-budget.h tell what has been counted.  To settle is to add
+ * that to the counters; to grant is to hand out budgets that end one event
+ * before the nearest overflow.  The event that overflows always runs in a
+ * final block, after which the main loop calls x86_pmu_retire_event().
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "cpu.h"
+#include "exec/helper-proto.h"
+#include "exec/translation-block.h"
+#include "accel/tcg/cpu-loop.h"
+#include "tcg/insn-start-words.h"
+#include "hw/i386/apic.h"
+#include "tcg/helper-tcg.h"
+#include "tcg/pmu.h"
+#include "pebs.h"
+#include "pebs-record.h"
+
+/* The most that is granted at once: a budget must stay positive. */
+#define PMU_INSN_MAX            (INT64_MAX / 4)
+
+/*
+ * Counters at both privilege levels share their distance between two budgets
+ * where those differ: all but 1/16 goes to where the vCPU is now.
+ */
+#define PMU_SHARE_SHIFT         4
+
+/* IA32_PERFEVTSELx */
+#define EVTSEL_EVENT            0x000000ffull
+#define EVTSEL_UMASK            0x0000ff00ull
+#define EVTSEL_USR              (1ull << 16)
+#define EVTSEL_OS               (1ull << 17)
+#define EVTSEL_EDGE             (1ull << 18)
+#define EVTSEL_PC               (1ull << 19)
+#define EVTSEL_INT              (1ull << 20)
+#define EVTSEL_ENABLE           (1ull << 22)
+#define EVTSEL_INV              (1ull << 23)
+#define EVTSEL_CMASK_SHIFT      24
+#define EVTSEL_CMASK_LENGTH     8
+#define EVTSEL_ADAPTIVE         (1ull << 34)
+#define EVTSEL_VALID            (0xffffffffull & ~(1ull << 21))
+
+/* IA32_FIXED_CTR_CTRL, per counter */
+#define FIXED_OS                0x1
+#define FIXED_USR               0x2
+#define FIXED_PMI               0x8
+#define FIXED_VALID             0xbull
+#define FIXED_ADAPTIVE          (1ull << 32)
+
+/* IA32_PERF_GLOBAL_STATUS */
+
+#define STATUS_COND_CHGD        (1ull << 63)
+
+#define LD_LAT_VALID            0xffffull
+
+/* Privilege levels that a counter counts at, a bit each */
+enum {
+    PRIV_OS  = 1 << 0,  /* CPL 0 */
+    PRIV_USR = 1 << 1,  /* CPL 1 to 3 */
+};
+
+/* What a counter counts: one kind, less another that is part of it. */
+typedef struct PMUEvent {
+    unsigned privs;
+    bool never;
+    PMUKind kind;
+    bool has_less;
+    PMUKind less;
+} PMUEvent;
+
+/* How often each kind has been seen since the last settlement. */
+typedef struct PMUTally {
+    int64_t count[PMU_SETS][PMU_KINDS];
+} PMUTally;
+
+static uint64_t counter_mask(void)
+{
+    return MAKE_64BIT_MASK(0, PMU_COUNTER_BITS);
+}
+
+static unsigned gp_counters(const CPUX86State *env)
+{
+    return x86_cpu_pmu_gp_counters(env_archcpu((CPUX86State *)env));
+}
+
+/* The counters that exist, as bits of IA32_PERF_GLOBAL_CTRL. */
+static uint64_t counters_mask(const CPUX86State *env)
+{
+    return MAKE_64BIT_MASK(0, gp_counters(env)) |
+           (MAKE_64BIT_MASK(0, MAX_FIXED_COUNTERS) << PEBS_FIXED_BASE);
+}
+
+uint64_t *x86_pmu_counter(CPUX86State *env, unsigned bit)
+{
+    return bit < PEBS_FIXED_BASE ? &env->msr_gp_counters[bit]
+                                 : &env->msr_fixed_counters[bit -
+                                                            PEBS_FIXED_BASE];
+}
+
+static unsigned current_priv(const CPUX86State *env)
+{
+    return env->hflags & HF_CPL_MASK ? PRIV_USR : PRIV_OS;
+}
+
+/* TB flags of the current privilege level */
+static uint32_t current_flags(const CPUX86State *env)
+{
+    return env->pmu.tb_flags[(env->hflags & HF_CPL_MASK) != 0];
+}
+
+/*
+ * Events, as Ice Lake encodes them (SDM, and the event files of Linux's perf).
+ * Others count nothing: they concern caches, predictors and a pipeline, of
+ * which there is no model.
+ */
+#define EVENT(event, umask) ((umask) << 8 | (event))
+
+static const struct {
+    uint16_t code;
+    PMUKind kind;
+} events[] = {
+    { EVENT(0xc0, 0x00), PMU_INSN },        /* INST_RETIRED.ANY_P */
+    { EVENT(0xc0, 0x01), PMU_INSN },        /* INST_RETIRED.PREC_DIST */
+    { EVENT(0x3c, 0x00), PMU_INSN },        /* CPU_CLK_UNHALTED.THREAD_P */
+    { EVENT(0x3c, 0x01), PMU_INSN },        /* CPU_CLK_UNHALTED.REF_XCLK */
+    { EVENT(0xc4, 0x00), PMU_BRANCH },      /* BR_INST_RETIRED.* */
+    { EVENT(0xc4, 0x11), PMU_COND },
+    { EVENT(0xc4, 0x01), PMU_COND_TAKEN },
+    { EVENT(0xc4, 0x20), PMU_TAKEN },
+    { EVENT(0xc4, 0x02), PMU_CALL },
+    { EVENT(0xc4, 0x08), PMU_RET },
+    { EVENT(0xc4, 0x40), PMU_FAR },
+    { EVENT(0xc4, 0x80), PMU_INDIRECT },
+    { EVENT(0xd0, 0x81), PMU_LOAD },        /* MEM_INST_RETIRED.ALL_LOADS */
+    { EVENT(0xd0, 0x82), PMU_STORE },       /* MEM_INST_RETIRED.ALL_STORES */
+    { EVENT(0xd0, 0x83), PMU_MEM },         /* MEM_INST_RETIRED.ANY */
+};
+
+#define EVENT_COND_NTAKEN       EVENT(0xc4, 0x10)
+#define EVENT_LOAD_LATENCY      EVENT(0xcd, 0x01)
+
+static void find_event(const CPUX86State *env, uint16_t code, PMUEvent *ev)
+{
+    if (code == EVENT_COND_NTAKEN) {
+        ev->kind = PMU_COND;
+        ev->has_less = true;
+        ev->less = PMU_COND_TAKEN;
+        return;
+    }
+    if (code == EVENT_LOAD_LATENCY) {
+        ev->kind = PMU_LOAD;
+        ev->never = env->msr_pebs_ld_lat > PMU_LOAD_LATENCY;
+        return;
+    }
+    for (int i = 0; i < ARRAY_SIZE(events); i++) {
+        if (events[i].code == code) {
+            ev->kind = events[i].kind;
+            return;
+        }
+    }
+    ev->never = true;
+}
+
+/*
+ * CMASK makes a counter count the cycles with at least so many events, INV
+ * those with fewer.  A cycle has one instruction, and that is an event or
+ * not.  EDGE changes nothing: each event is a pulse of its own.
+ */
+static void apply_cmask(uint64_t evtsel, PMUEvent *ev)
+{
+    unsigned cmask = extract64(evtsel, EVTSEL_CMASK_SHIFT,
+                               EVTSEL_CMASK_LENGTH);
+
+    if (cmask == 0) {
+        return;
+    }
+    if (!(evtsel & EVTSEL_INV)) {
+        ev->never |= cmask > 1;
+        return;
+    }
+    if (cmask > 1 || ev->never) {
+        *ev = (PMUEvent) { .privs = ev->privs, .kind = PMU_INSN };
+    } else if (ev->has_less) {
+        /* All cycles but those of a difference: no such kind is kept. */
+        ev->never = true;
+    } else if (ev->kind == PMU_INSN) {
+        ev->never = true;
+    } else {
+        ev->less = ev->kind;
+        ev->has_less = true;
+        ev->kind = PMU_INSN;
+    }
+}
+
+static PMUEvent gp_event(const CPUX86State *env, unsigned counter)
+{
+    uint64_t evtsel = env->msr_gp_evtsel[counter];
+    PMUEvent ev = { };
+
+    if (evtsel & EVTSEL_ENABLE) {
+        ev.privs = (evtsel & EVTSEL_OS ? PRIV_OS : 0) |
+                   (evtsel & EVTSEL_USR ? PRIV_USR : 0);
+    }
+    find_event(env, evtsel & (EVTSEL_EVENT | EVTSEL_UMASK), &ev);
+    apply_cmask(evtsel, &ev);
+    return ev;
+}
+
+/* Instructions, cycles and reference cycles are all the same here. */
+static PMUEvent fixed_event(const CPUX86State *env, unsigned counter)
+{
+    uint64_t ctrl = env->msr_fixed_ctr_ctrl >> (counter * 4);
+
+    return (PMUEvent) {
+        .privs = (ctrl & FIXED_OS ? PRIV_OS : 0) |
+                 (ctrl & FIXED_USR ? PRIV_USR : 0),
+        .kind = PMU_INSN,
+    };
+}
+
+/* Returns whether counter @bit counts anything. */
+static bool counter_event(const CPUX86State *env, unsigned bit, PMUEvent *ev)
+{
+    *ev = bit < PEBS_FIXED_BASE ? gp_event(env, bit)
+                                : fixed_event(env, bit - PEBS_FIXED_BASE);
+    return (env->msr_global_ctrl & BIT_ULL(bit)) && ev->privs && !ev->never;
+}
+
+/* Iterate over the counters that count, with their events. */
+#define FOREACH_ACTIVE(env, bit, ev)                                      \
+    for (uint64_t todo = (env)->msr_global_ctrl & counters_mask(env);     \
+         todo && ((bit) = ctz64(todo), true); todo &= todo - 1)           \
+        if (counter_event(env, bit, ev))
+
+/* ---- counting ---- */
+
+static void tally(const CPUX86State *env, PMUTally *t)
+{
+    for (unsigned set = 0; set < PMU_SETS; set++) {
+        for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
+            unsigned word = pmu_kind_word(kind);
+            uint64_t gone = env->pmu.granted[set][word] -
+                            env->pmu.left[set][word];
+
+            t->count[set][kind] = kind == PMU_INSN ? gone :
+                extract64(gone, pmu_kind_shift(kind), PMU_LANE_BITS);
+        }
+    }
+}
+
+/* Take out what the block at @ra has settled but hasn't retired yet. */
+static void tally_unretired(CPUX86State *env, PMUTally *t, uintptr_t ra)
+{
+    uint64_t data[INSN_START_WORDS];
+    unsigned set = pmu_flags_set(current_flags(env));
+    PMULevel level = pmu_flags_level(current_flags(env));
+
+    if (!cpu_unwind_state_data(env_cpu(env), ra, data)) {
+        return;
+    }
+    for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
+        if (pmu_kind_word(kind) < pmu_level_words(level)) {
+            t->count[set][kind] -= pmu_packed_count(data[2], kind);
+        }
+    }
+}
+
+/* Whether @ev counts what is counted down in @set. */
+static bool event_in_set(const CPUX86State *env, const PMUEvent *ev,
+                         unsigned set)
+{
+    if (!pmu_flags_set(env->pmu.tb_flags[1])) {
+        return set == 0;
+    }
+    return ev->privs & (set ? PRIV_USR : PRIV_OS);
+}
+
+static uint64_t event_count(const CPUX86State *env, const PMUEvent *ev,
+                            const PMUTally *t)
+{
+    uint64_t count = 0;
+
+    for (unsigned set = 0; set < PMU_SETS; set++) {
+        if (event_in_set(env, ev, set)) {
+            count += t->count[set][ev->kind];
+            if (ev->has_less) {
+                count -= t->count[set][ev->less];
+            }
+        }
+    }
+    return count;
+}
+
+/* Returns the counters that have overflowed. */
+static uint64_t settle(CPUX86State *env, const PMUTally *t)
+{
+    uint64_t overflowed = 0;
+    PMUEvent ev;
+    unsigned bit;
+
+    FOREACH_ACTIVE(env, bit, &ev) {
+        uint64_t *counter = x86_pmu_counter(env, bit);
+        uint64_t value = *counter + event_count(env, &ev, t);
+
+        if (value > counter_mask()) {
+            overflowed |= BIT_ULL(bit);
+        }
+        *counter = value & counter_mask();
+    }
+    memcpy(env->pmu.granted, env->pmu.left, sizeof(env->pmu.granted));
+    return overflowed;
+}
+
+/* Lower the budget of @kind in @set to @events, if it is more. */
+static void grant_at_most(CPUX86State *env, unsigned set, PMUKind kind,
+                          uint64_t events)
+{
+    int64_t *word = &env->pmu.left[set][pmu_kind_word(kind)];
+    unsigned shift = pmu_kind_shift(kind);
+
+    if (kind == PMU_INSN) {
+        *word = MIN(*word, events);
+    } else if (extract64(*word, shift, PMU_LANE_BITS) > events) {
+        *word = deposit64(*word, shift, PMU_LANE_BITS, events);
+    }
+}
+
+static void grant_event(CPUX86State *env, const PMUEvent *ev, uint64_t events)
+{
+    unsigned here = current_priv(env) == PRIV_USR;
+    bool private = pmu_flags_set(env->pmu.tb_flags[1]);
+
+    if (private && ev->privs == (PRIV_OS | PRIV_USR)) {
+        uint64_t share = events >> PMU_SHARE_SHIFT;
+
+        grant_at_most(env, here, ev->kind, events - share);
+        grant_at_most(env, !here, ev->kind, share);
+    } else {
+        grant_at_most(env, private && ev->privs == PRIV_USR, ev->kind, events);
+    }
+}
+
+static PMULevel event_level(const PMUEvent *ev)
+{
+    PMULevel level = pmu_kind_level(ev->kind);
+
+    return ev->has_less ? MAX(level, pmu_kind_level(ev->less)) : level;
+}
+
+/* Choose the modes of blocks, one per privilege level. */
+static void choose_modes(CPUX86State *env)
+{
+    PMULevel level[2] = { PMU_LEVEL_NONE, PMU_LEVEL_NONE };
+    unsigned any = 0, all = PRIV_OS | PRIV_USR;
+    PMUEvent ev;
+    unsigned bit;
+
+    FOREACH_ACTIVE(env, bit, &ev) {
+        any |= ev.privs;
+        all &= ev.privs;
+        for (unsigned usr = 0; usr < 2; usr++) {
+            if (ev.privs & (usr ? PRIV_USR : PRIV_OS)) {
+                level[usr] = MAX(level[usr], event_level(&ev));
+            }
+        }
+    }
+    env->pmu.tb_flags[0] = level[0] << HF_PMU_LEVEL_SHIFT;
+    env->pmu.tb_flags[1] = level[1] << HF_PMU_LEVEL_SHIFT |
+                           (any != all && any ? HF_PMU_PRIVATE_MASK : 0);
+}
+
+static void grant(CPUX86State *env)
+{
+    PMUEvent ev;
+    unsigned bit;
+
+    choose_modes(env);
+    for (unsigned set = 0; set < PMU_SETS; set++) {
+        env->pmu.left[set][0] = PMU_INSN_MAX;
+        for (unsigned word = 1; word < PMU_WORDS; word++) {
+            env->pmu.left[set][word] = ~PMU_GUARDS;
+        }
+    }
+    FOREACH_ACTIVE(env, bit, &ev) {
+        grant_event(env, &ev, counter_mask() - *x86_pmu_counter(env, bit));
+    }
+    memcpy(env->pmu.granted, env->pmu.left, sizeof(env->pmu.granted));
+}
+
+void x86_pmu_settle(CPUX86State *env)
+{
+    PMUTally t;
+
+    tally(env, &t);
+    settle(env, &t);
+    grant(env);
+}
+
+void x86_pmu_restart(CPUX86State *env)
+{
+    grant(env);
+}
+
+void x86_pmu_give_back(CPUX86State *env, uint32_t tb_flags, uint64_t packed)
+{
+    unsigned set = pmu_flags_set(tb_flags);
+    unsigned words = pmu_level_words(pmu_flags_level(tb_flags));
+
+    for (unsigned word = 0; word < words; word++) {
+        env->pmu.left[set][word] += pmu_packed_word(packed, word);
+    }
+}
+
+/* ---- overflow ---- */
+
+static bool wants_pmi(const CPUX86State *env, uint64_t counters)
+{
+    for (; counters; counters &= counters - 1) {
+        unsigned bit = ctz64(counters);
+
+        if (bit < PEBS_FIXED_BASE) {
+            if (env->msr_gp_evtsel[bit] & EVTSEL_INT) {
+                return true;
+            }
+        } else if (env->msr_fixed_ctr_ctrl >> ((bit - PEBS_FIXED_BASE) * 4) &
+                   FIXED_PMI) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool counts_stores(CPUX86State *env, uint64_t counters)
+{
+    PMUEvent ev;
+
+    return counter_event(env, ctz64(counters), &ev) && ev.kind == PMU_STORE;
+}
+
+static void deliver_pmi(CPUX86State *env)
+{
+    X86CPU *cpu = env_archcpu(env);
+
+    if (cpu->apic_state) {
+        BQL_LOCK_GUARD();
+        apic_deliver_pmi(cpu->apic_state);
+    }
+}
+
+void x86_pmu_retire_event(CPUState *cs)
+{
+    CPUX86State *env = cpu_env(cs);
+    uint64_t overflowed, sampled;
+    bool pmi = false;
+    PMUTally t;
+
+    tally(env, &t);
+    overflowed = settle(env, &t);
+    sampled = overflowed & env->msr_pebs_enable;
+    if (sampled) {
+        pmi = x86_pebs_record(env, sampled, counts_stores(env, sampled));
+    }
+    overflowed &= ~sampled;
+    env->msr_global_status |= overflowed;
+    pmi |= wants_pmi(env, overflowed);
+
+    grant(env);
+    if (pmi) {
+        deliver_pmi(env);
+    }
+}
+
+/* Count one instruction that no block has counted. */
+static void retire_one(CPUX86State *env, unsigned cpl, uint64_t packed,
+                       uint64_t ip)
+{
+    uint32_t tb_flags = env->pmu.tb_flags[cpl != 0];
+    unsigned set = pmu_flags_set(tb_flags);
+    unsigned words = pmu_level_words(pmu_flags_level(tb_flags));
+
+    for (unsigned word = 0; word < words; word++) {
+        int64_t *left = &env->pmu.left[set][word];
+
+        *left -= pmu_packed_word(packed, word);
+        if (word == 0 ? *left < 0 : (*left & PMU_GUARDS) != 0) {
+            env->pmu.ip = ip;
+            env->pmu.load_address = 0;
+            env->pmu.store_address = 0;
+            env_cpu(env)->neg.retire_event = true;
+        }
+    }
+}
+
+void x86_pmu_retire_interrupt(CPUX86State *env, unsigned cpl, uint64_t ip)
+{
+    CPUState *cs = env_cpu(env);
+
+    retire_one(env, cpl, pmu_packed_one(PMU_INSN) |
+                         pmu_packed_one(PMU_BRANCH) |
+                         pmu_packed_one(PMU_FAR), ip);
+    /* Not from generated code, so the main loop won't look. */
+    if (cs->neg.retire_event) {
+        cs->neg.retire_event = false;
+        x86_pmu_retire_event(cs);
+    }
+}
+
+/* The one instruction that follows is looked at when it has retired. */
+void helper_pmu_final(CPUX86State *env)
+{
+    env->pmu.ip = env->eip;
+    env->pmu.load_address = 0;
+    env->pmu.store_address = 0;
+    env_cpu(env)->neg.retire_event = true;
+}
+
+/* How many instructions no budget stands in the way of. */
+static uint64_t smallest_budget(const CPUX86State *env)
+{
+    uint32_t tb_flags = current_flags(env);
+    unsigned set = pmu_flags_set(tb_flags);
+    unsigned words = pmu_level_words(pmu_flags_level(tb_flags));
+    uint64_t least = env->pmu.left[set][0];
+
+    for (unsigned kind = PMU_INSN + 1; kind < PMU_KINDS; kind++) {
+        unsigned word = pmu_kind_word(kind);
+
+        if (word < words) {
+            least = MIN(least, extract64(env->pmu.left[set][word],
+                                         pmu_kind_shift(kind),
+                                         PMU_LANE_BITS));
+        }
+    }
+    return least;
+}
+
+/*
+ * A block of @insns instructions found a budget too small and has run none of
+ * them: hand out new ones, then run as many as they allow, or a final block.
+ */
+void helper_pmu_split(CPUX86State *env, uint32_t cflags, uint32_t insns)
+{
+    CPUState *cs = env_cpu(env);
+    uint64_t fit;
+
+    if (cflags & CF_USE_ICOUNT) {
+        cs->neg.icount_decr.u16.low += insns;
+    }
+
+    x86_pmu_settle(env);
+    fit = smallest_budget(env);
+    if (fit == 0) {
+        cs->cflags_next_tb = (cflags & ~CF_COUNT_MASK) |
+                             CF_NO_GOTO_TB | CF_NO_GOTO_PTR | 1;
+    } else if (fit < insns) {
+        cs->cflags_next_tb = (cflags & ~CF_COUNT_MASK) | fit;
+    } else if (cflags & (CF_NOIRQ | CF_COUNT_MASK)) {
+        cs->cflags_next_tb = cflags;
+    }
+    cpu_loop_exit_noexc(cs);
+}
+
+/* ---- MSRs ---- */
+
+/* The counter's value now, in the middle of the block at @ra. */
+static uint64_t read_counter(CPUX86State *env, unsigned bit, uintptr_t ra)
+{
+    uint64_t value = *x86_pmu_counter(env, bit);
+    PMUEvent ev;
+    PMUTally t;
+
+    if (counter_event(env, bit, &ev)) {
+        tally(env, &t);
+        tally_unretired(env, &t, ra);
+        value += event_count(env, &ev, &t);
+    }
+    return value & counter_mask();
+}
+
+X86PMUAccess x86_pmu_rdpmc(CPUX86State *env, uint32_t selector,
+                           uint64_t *value, uintptr_t ra)
+{
+    bool fixed = selector & (1u << 30);
+    uint32_t counter = selector & ~(1u << 30);
+
+    if (!x86_cpu_has_tcg_pmu(env_archcpu(env))) {
+        return X86_PMU_NOT_MINE;
+    }
+    if (counter >= (fixed ? MAX_FIXED_COUNTERS : gp_counters(env))) {
+        return X86_PMU_FAULT;
+    }
+    *value = read_counter(env, counter + (fixed ? PEBS_FIXED_BASE : 0), ra);
+    return X86_PMU_DONE;
+}
+
+static bool is_gp_msr(const CPUX86State *env, uint32_t index, uint32_t base)
+{
+    return index >= base && index < base + gp_counters(env);
+}
+
+/* The counter that @index reads and writes, or -1. */
+static int msr_counter(const CPUX86State *env, uint32_t index)
+{
+    if (is_gp_msr(env, index, MSR_P6_PERFCTR0)) {
+        return index - MSR_P6_PERFCTR0;
+    }
+    if (is_gp_msr(env, index, MSR_IA32_PMC0)) {
+        return index - MSR_IA32_PMC0;
+    }
+    if (index >= MSR_CORE_PERF_FIXED_CTR0 &&
+        index < MSR_CORE_PERF_FIXED_CTR0 + MAX_FIXED_COUNTERS) {
+        return index - MSR_CORE_PERF_FIXED_CTR0 + PEBS_FIXED_BASE;
+    }
+    return -1;
+}
+
+/* What PERF_CAPABILITIES offers, for the MSRs that depend on it */
+static uint64_t capabilities(const CPUX86State *env)
+{
+    return env->features[FEAT_PERF_CAPABILITIES];
+}
+
+static bool has_pebs(const CPUX86State *env)
+{
+    return capabilities(env) & PERF_CAP_PEBS_FORMAT;
+}
+
+static bool has_baseline(const CPUX86State *env)
+{
+    return capabilities(env) & PERF_CAP_PEBS_BASELINE;
+}
+
+/*
+ * An MSR that is a plain store: where it is kept and which bits may be set.
+ * Without the feature that brings it, it doesn't exist.
+ */
+static uint64_t *stored_msr(CPUX86State *env, uint32_t index, uint64_t *valid)
+{
+    if (is_gp_msr(env, index, MSR_P6_EVNTSEL0)) {
+        *valid = EVTSEL_VALID | (has_baseline(env) ? EVTSEL_ADAPTIVE : 0);
+        return &env->msr_gp_evtsel[index - MSR_P6_EVNTSEL0];
+    }
+    switch (index) {
+    case MSR_CORE_PERF_FIXED_CTR_CTRL:
+        *valid = 0;
+        for (unsigned i = 0; i < MAX_FIXED_COUNTERS; i++) {
+            *valid |= (FIXED_VALID | (has_baseline(env) ? FIXED_ADAPTIVE : 0))
+                      << (i * 4);
+        }
+        return &env->msr_fixed_ctr_ctrl;
+    case MSR_CORE_PERF_GLOBAL_CTRL:
+        *valid = counters_mask(env);
+        return &env->msr_global_ctrl;
+    case MSR_IA32_PEBS_ENABLE:
+        *valid = has_baseline(env) ? counters_mask(env)
+                                   : MAKE_64BIT_MASK(0, gp_counters(env));
+        return has_pebs(env) ? &env->msr_pebs_enable : NULL;
+    case MSR_PEBS_DATA_CFG:
+        *valid = pebs_data_cfg_mask(x86_cpu_pebs_format(env_archcpu(env)),
+                                    TCG_PEBS_GROUPS);
+        return has_baseline(env) ? &env->msr_pebs_data_cfg : NULL;
+    case MSR_PEBS_LD_LAT_THRESHOLD:
+        *valid = LD_LAT_VALID;
+        return has_pebs(env) ? &env->msr_pebs_ld_lat : NULL;
+    default:
+        return NULL;
+    }
+}
+
+X86PMUAccess x86_pmu_rdmsr(CPUX86State *env, uint32_t index, uint64_t *value,
+                           uintptr_t ra)
+{
+    int counter = msr_counter(env, index);
+    uint64_t *stored, valid;
+
+    if (!x86_cpu_has_tcg_pmu(env_archcpu(env))) {
+        return X86_PMU_NOT_MINE;
+    }
+    if (counter >= 0) {
+        *value = read_counter(env, counter, ra);
+        return X86_PMU_DONE;
+    }
+    stored = stored_msr(env, index, &valid);
+    if (stored) {
+        *value = *stored;
+        return X86_PMU_DONE;
+    }
+    switch (index) {
+    case MSR_CORE_PERF_GLOBAL_STATUS:
+        *value = env->msr_global_status;
+        return X86_PMU_DONE;
+    case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
+        *value = 0;
+        return X86_PMU_DONE;
+    case MSR_IA32_PERF_CAPABILITIES:
+        *value = capabilities(env);
+        return X86_PMU_DONE;
+    case MSR_IA32_DS_AREA:
+        if (!has_pebs(env)) {
+            return X86_PMU_NOT_MINE;
+        }
+        *value = env->msr_ds_area;
+        return X86_PMU_DONE;
+    default:
+        return X86_PMU_NOT_MINE;
+    }
+}
+
+/*
+ * The legacy alias of a GP counter takes 32 bits and extends their sign, the
+ * full-width one and a fixed counter take all: SDM, "Full-Width Writes to
+ * Performance Counter Registers"; KVM's intel_pmu_set_msr().
+ */
+static bool counter_write_value(const CPUX86State *env, uint32_t index,
+                                uint64_t *value)
+{
+    if (is_gp_msr(env, index, MSR_P6_PERFCTR0)) {
+        *value = (int64_t)(int32_t)*value;
+    } else if (is_gp_msr(env, index, MSR_IA32_PMC0) &&
+               (*value & ~counter_mask())) {
+        return false;
+    }
+    *value &= counter_mask();
+    return true;
+}
+
+static bool is_canonical(const CPUX86State *env, uint64_t address)
+{
+    unsigned bits = env->cr[4] & CR4_LA57_MASK ? 57 : 48;
+
+    return sextract64(address, 0, bits) == address;
+}
+
+static bool set_msr(CPUX86State *env, uint32_t index, uint64_t value)
+{
+    int counter = msr_counter(env, index);
+    uint64_t *stored, valid;
+
+    if (counter >= 0) {
+        *x86_pmu_counter(env, counter) = value;
+        return true;
+    }
+    stored = stored_msr(env, index, &valid);
+    if (stored) {
+        *stored = value;
+        return true;
+    }
+    switch (index) {
+    case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
+        env->msr_global_status &= ~value;
+        return true;
+    case MSR_IA32_DS_AREA:
+        env->msr_ds_area = value;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Whether @index may be written with @value, which may be adjusted. */
+static X86PMUAccess check_write(CPUX86State *env, uint32_t index,
+                                uint64_t *value)
+{
+    uint64_t valid;
+
+    if (msr_counter(env, index) >= 0) {
+        return counter_write_value(env, index, value) ? X86_PMU_DONE
+                                                      : X86_PMU_FAULT;
+    }
+    if (stored_msr(env, index, &valid)) {
+        return *value & ~valid ? X86_PMU_FAULT : X86_PMU_DONE;
+    }
+    switch (index) {
+    case MSR_CORE_PERF_GLOBAL_STATUS:
+    case MSR_IA32_PERF_CAPABILITIES:
+        return X86_PMU_FAULT;
+    case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
+        valid = counters_mask(env) | PEBS_STATUS_OVF_BUF | STATUS_COND_CHGD;
+        return *value & ~valid ? X86_PMU_FAULT : X86_PMU_DONE;
+    case MSR_IA32_DS_AREA:
+        if (!has_pebs(env)) {
+            return X86_PMU_NOT_MINE;
+        }
+        return is_canonical(env, *value) ? X86_PMU_DONE : X86_PMU_FAULT;
+    default:
+        return X86_PMU_NOT_MINE;
+    }
+}
+
+X86PMUAccess x86_pmu_wrmsr(CPUX86State *env, uint32_t index, uint64_t value,
+                           uintptr_t ra)
+{
+    X86PMUAccess access;
+    PMUTally t;
+
+    if (!x86_cpu_has_tcg_pmu(env_archcpu(env))) {
+        return X86_PMU_NOT_MINE;
+    }
+    access = check_write(env, index, &value);
+    if (access != X86_PMU_DONE) {
+        return access;
+    }
+
+    tally(env, &t);
+    tally_unretired(env, &t, ra);
+    settle(env, &t);
+    set_msr(env, index, value);
+    grant(env);
+    retire_one(env, env->hflags & HF_CPL_MASK, pmu_packed_one(PMU_INSN),
+               env->eip);
+    return X86_PMU_DONE;
+}
