@@ -17,8 +17,14 @@
 #include "system/tcg.h"
 #include "pebs.h"
 
-/* TCG's PMU: Architectural Performance Monitoring, version 2 */
+/*
+ * TCG's PMU: Architectural Performance Monitoring, version 2, as KVM has it.
+ * Baseline goes with version 5, as in all hardware that has it: below, bits 32
+ * and up of IA32_PEBS_ENABLE are no fixed counters but enable load latency,
+ * and Linux's intel_pmu_pebs_enable() tells the two apart by the version.
+ */
 #define TCG_PMU_VERSION             2
+#define TCG_PMU_VERSION_BASELINE    5
 #define TCG_PMU_GP_COUNTERS         8
 #define TCG_PMU_COUNTER_BITS        48
 #define TCG_PMU_EVENTS              7
@@ -66,6 +72,12 @@ unsigned x86_cpu_pebs_format(const X86CPU *cpu)
     return extract64(cpu->env.features[FEAT_PERF_CAPABILITIES],
                      PERF_CAP_PEBS_FORMAT_SHIFT,
                      PERF_CAP_PEBS_FORMAT_LENGTH);
+}
+
+unsigned x86_cpu_tcg_pmu_version(const X86CPU *cpu)
+{
+    return cpu->env.features[FEAT_PERF_CAPABILITIES] & PERF_CAP_PEBS_BASELINE ?
+           TCG_PMU_VERSION_BASELINE : TCG_PMU_VERSION;
 }
 
 static int find_model(const X86CPU *cpu)
@@ -221,10 +233,13 @@ bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
 void x86_cpu_tcg_pmu_cpuid(const X86CPU *cpu, uint32_t *eax, uint32_t *ebx,
                            uint32_t *ecx, uint32_t *edx)
 {
-    *eax = TCG_PMU_VERSION | x86_cpu_pmu_gp_counters(cpu) << 8 |
+    unsigned version = x86_cpu_tcg_pmu_version(cpu);
+
+    *eax = version | x86_cpu_pmu_gp_counters(cpu) << 8 |
            TCG_PMU_COUNTER_BITS << 16 | TCG_PMU_EVENTS << 24;
     *ebx = TCG_PMU_EVENTS_MISSING;
-    *ecx = 0;
+    /* Which fixed counters there are, from version 5 on */
+    *ecx = version >= 5 ? MAKE_64BIT_MASK(0, MAX_FIXED_COUNTERS) : 0;
     *edx = MAX_FIXED_COUNTERS | TCG_PMU_COUNTER_BITS << 5 |
            CPUID_A_EDX_ANYTHREAD_GONE;
 }

@@ -45,6 +45,9 @@ bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp);
 /* Whether the PMU that the guest sees is TCG's. */
 bool x86_cpu_has_tcg_pmu(const X86CPU *cpu);
 
+/* Version of TCG's PMU, as CPUID leaf 0xA has it */
+unsigned x86_cpu_tcg_pmu_version(const X86CPU *cpu);
+
 /* How many GP counters the guest sees on TCG's PMU. */
 unsigned x86_cpu_pmu_gp_counters(const X86CPU *cpu);
 

@@ -114,6 +114,7 @@ static void store_index(const GuestSpan *span, uint64_t index)
         QEMU_PTR_IS_ALIGNED(span->host[0], sizeof(bytes))) {
         qatomic_store_release((uint64_t *)span->host[0], bytes);
     } else {
+        /* The record is complete before any byte of the index changes. */
         smp_wmb();
         span_write(span, (uint8_t *)&bytes);
     }

@@ -1,8 +1,9 @@
 /*
  * The emulated architectural PMU: MSRs, counting, overflow
  *
- * Version 2 of Intel's Architectural Performance Monitoring: SDM volume 3B,
- * chapter "Performance Monitoring".  One cycle per instruction.
+ * Intel's Architectural Performance Monitoring, version 2 or 5: SDM volume 3B,
+ * chapter "Performance Monitoring".  One cycle per instruction.  Freezing on a
+ * PMI is left out, as IA32_DEBUGCTL is.
  *
  * Counters live in their MSRs as of the last settlement.  From there on the
  * budgets in pmu-budget.h tell what has been counted.  To settle is to add
@@ -60,6 +61,8 @@
 /* IA32_PERF_GLOBAL_STATUS */
 
 #define STATUS_COND_CHGD        (1ull << 63)
+/* LBR_FRZ, CTR_FRZ, ASCI, OVF_UNCORE: version 4, never set here */
+#define STATUS_VERSION4         (0xfull << 58)
 
 #define LD_LAT_VALID            0xffffull
 
@@ -630,6 +633,37 @@ static uint64_t capabilities(const CPUX86State *env)
     return env->features[FEAT_PERF_CAPABILITIES];
 }
 
+static bool has_version4(const CPUX86State *env)
+{
+    return x86_cpu_tcg_pmu_version(env_archcpu((CPUX86State *)env)) >= 4;
+}
+
+static uint64_t status_mask(const CPUX86State *env)
+{
+    return counters_mask(env) | PEBS_STATUS_OVF_BUF | STATUS_COND_CHGD |
+           (has_version4(env) ? STATUS_VERSION4 : 0);
+}
+
+/* IA32_PERF_GLOBAL_INUSE: SDM, "Architectural Performance Monitoring 4" */
+static uint64_t global_inuse(const CPUX86State *env)
+{
+    uint64_t in_use = 0, pmi = 0;
+
+    for (unsigned i = 0; i < gp_counters(env); i++) {
+        in_use |= env->msr_gp_evtsel[i] & EVTSEL_EVENT ? BIT_ULL(i) : 0;
+        pmi |= env->msr_gp_evtsel[i] & EVTSEL_INT;
+    }
+    for (unsigned i = 0; i < MAX_FIXED_COUNTERS; i++) {
+        uint64_t ctrl = env->msr_fixed_ctr_ctrl >> (i * 4);
+
+        if (ctrl & (FIXED_OS | FIXED_USR)) {
+            in_use |= BIT_ULL(PEBS_FIXED_BASE + i);
+        }
+        pmi |= ctrl & FIXED_PMI;
+    }
+    return in_use | (pmi ? BIT_ULL(63) : 0);
+}
+
 static bool has_pebs(const CPUX86State *env)
 {
     return capabilities(env) & PERF_CAP_PEBS_FORMAT;
@@ -702,6 +736,12 @@ X86PMUAccess x86_pmu_rdmsr(CPUX86State *env, uint32_t index, uint64_t *value,
     case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
         *value = 0;
         return X86_PMU_DONE;
+    case MSR_CORE_PERF_GLOBAL_STATUS_SET:
+        *value = 0;
+        return has_version4(env) ? X86_PMU_DONE : X86_PMU_NOT_MINE;
+    case MSR_CORE_PERF_GLOBAL_INUSE:
+        *value = global_inuse(env);
+        return has_version4(env) ? X86_PMU_DONE : X86_PMU_NOT_MINE;
     case MSR_IA32_PERF_CAPABILITIES:
         *value = capabilities(env);
         return X86_PMU_DONE;
@@ -759,6 +799,9 @@ static bool set_msr(CPUX86State *env, uint32_t index, uint64_t value)
     case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
         env->msr_global_status &= ~value;
         return true;
+    case MSR_CORE_PERF_GLOBAL_STATUS_SET:
+        env->msr_global_status |= value;
+        return true;
     case MSR_IA32_DS_AREA:
         env->msr_ds_area = value;
         return true;
@@ -785,8 +828,14 @@ static X86PMUAccess check_write(CPUX86State *env, uint32_t index,
     case MSR_IA32_PERF_CAPABILITIES:
         return X86_PMU_FAULT;
     case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
-        valid = counters_mask(env) | PEBS_STATUS_OVF_BUF | STATUS_COND_CHGD;
-        return *value & ~valid ? X86_PMU_FAULT : X86_PMU_DONE;
+        return *value & ~status_mask(env) ? X86_PMU_FAULT : X86_PMU_DONE;
+    case MSR_CORE_PERF_GLOBAL_STATUS_SET:
+        if (!has_version4(env)) {
+            return X86_PMU_NOT_MINE;
+        }
+        return *value & ~status_mask(env) ? X86_PMU_FAULT : X86_PMU_DONE;
+    case MSR_CORE_PERF_GLOBAL_INUSE:
+        return has_version4(env) ? X86_PMU_FAULT : X86_PMU_NOT_MINE;
     case MSR_IA32_DS_AREA:
         if (!has_pebs(env)) {
             return X86_PMU_NOT_MINE;
