@@ -116,6 +116,30 @@ static bool check_companions(X86CPU *cpu, Error **errp)
     return true;
 }
 
+static bool check_feature(X86CPU *cpu, FeatureWord word, uint64_t bit,
+                          const char *name, Error **errp)
+{
+    if ((cpu->env.user_features[word] & bit) &&
+        !(cpu->env.features[word] & bit)) {
+        error_setg(errp, "pebs=on needs %s, which is switched off: remove "
+                   "%s=off", name, name);
+        return false;
+    }
+    return true;
+}
+
+static bool check_features(X86CPU *cpu, Error **errp)
+{
+    if (!(cpu->env.features[FEAT_8000_0001_EDX] & CPUID_EXT2_LM)) {
+        error_setg(errp, "pebs=on needs a 64-bit CPU: remove lm=off or use "
+                   "another -cpu model");
+        return false;
+    }
+    return check_feature(cpu, FEAT_1_EDX, CPUID_DTS, "ds", errp) &&
+           check_feature(cpu, FEAT_1_ECX, CPUID_EXT_DTES64, "dtes64", errp) &&
+           check_feature(cpu, FEAT_1_ECX, CPUID_EXT_PDCM, "pdcm", errp);
+}
+
 static bool prepare_tcg(X86CPU *cpu, Error **errp)
 {
     g_autofree char *name = cpu_model_from_type(object_get_typename(
@@ -170,7 +194,8 @@ bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
             error_setg(errp, "pebs=on needs the PMU: remove pmu=off");
             return false;
         }
-        if (!accelerator_has_pmu(errp) || !prepare_tcg(cpu, errp)) {
+        if (!accelerator_has_pmu(errp) || !check_features(cpu, errp) ||
+            !prepare_tcg(cpu, errp)) {
             return false;
         }
         cpu->enable_pmu = true;
@@ -179,30 +204,6 @@ bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
         cpu->env.cpuid_min_level = MAX(cpu->env.cpuid_min_level, 0xa);
     }
     return check_companions(cpu, errp);
-}
-
-static bool check_feature(X86CPU *cpu, FeatureWord word, uint64_t bit,
-                          const char *name, Error **errp)
-{
-    if ((cpu->env.user_features[word] & bit) &&
-        !(cpu->env.features[word] & bit)) {
-        error_setg(errp, "pebs=on needs %s, which is switched off: remove "
-                   "%s=off", name, name);
-        return false;
-    }
-    return true;
-}
-
-static bool check_features(X86CPU *cpu, Error **errp)
-{
-    if (!(cpu->env.features[FEAT_8000_0001_EDX] & CPUID_EXT2_LM)) {
-        error_setg(errp, "pebs=on needs a 64-bit CPU: remove lm=off or use "
-                   "another -cpu model");
-        return false;
-    }
-    return check_feature(cpu, FEAT_1_EDX, CPUID_DTS, "ds", errp) &&
-           check_feature(cpu, FEAT_1_ECX, CPUID_EXT_DTES64, "dtes64", errp) &&
-           check_feature(cpu, FEAT_1_ECX, CPUID_EXT_PDCM, "pdcm", errp);
 }
 
 bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
@@ -214,6 +215,7 @@ bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
         return true;
     }
     if (pebs_requested(cpu)) {
+        /* A legacy "-ds" has only been applied by the expansion of features. */
         if (!check_features(cpu, errp)) {
             return false;
         }

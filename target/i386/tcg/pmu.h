@@ -13,6 +13,13 @@
 #define PMU_COUNTER_BITS        48
 
 /*
+ * A counter's samples have the groups of PEBS_DATA_CFG: in IA32_PERFEVTSELx,
+ * and in IA32_FIXED_CTR_CTRL shifted by 4 for each counter
+ */
+#define PMU_EVTSEL_ADAPTIVE     (1ull << 34)
+#define PMU_FIXED_ADAPTIVE      (1ull << 32)
+
+/*
  * What a load costs, in cycles: there is no model of a memory hierarchy, so
  * it is a constant.  It lies above the threshold of 30 cycles that «perf mem
  * record» asks for, or that would find no loads at all.

@@ -143,10 +143,10 @@ static bool write_record(CPUX86State *env, PebsDsArea *ds,
 static bool is_adaptive(const CPUX86State *env, unsigned bit)
 {
     if (bit < PEBS_FIXED_BASE) {
-        return env->msr_gp_evtsel[bit] & (1ull << 34);
+        return env->msr_gp_evtsel[bit] & PMU_EVTSEL_ADAPTIVE;
     }
     return env->msr_fixed_ctr_ctrl >> ((bit - PEBS_FIXED_BASE) * 4) &
-           (1ull << 32);
+           PMU_FIXED_ADAPTIVE;
 }
 
 static uint64_t adaptive_counters(const CPUX86State *env, uint64_t counters)

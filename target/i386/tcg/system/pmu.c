@@ -48,7 +48,6 @@
 #define EVTSEL_INV              (1ull << 23)
 #define EVTSEL_CMASK_SHIFT      24
 #define EVTSEL_CMASK_LENGTH     8
-#define EVTSEL_ADAPTIVE         (1ull << 34)
 #define EVTSEL_VALID            (0xffffffffull & ~(1ull << 21))
 
 /* IA32_FIXED_CTR_CTRL, per counter */
@@ -56,7 +55,6 @@
 #define FIXED_USR               0x2
 #define FIXED_PMI               0x8
 #define FIXED_VALID             0xbull
-#define FIXED_ADAPTIVE          (1ull << 32)
 
 /* IA32_PERF_GLOBAL_STATUS */
 
@@ -91,13 +89,13 @@ static uint64_t counter_mask(void)
     return MAKE_64BIT_MASK(0, PMU_COUNTER_BITS);
 }
 
-static unsigned gp_counters(const CPUX86State *env)
+static unsigned gp_counters(CPUX86State *env)
 {
-    return x86_cpu_pmu_gp_counters(env_archcpu((CPUX86State *)env));
+    return x86_cpu_pmu_gp_counters(env_archcpu(env));
 }
 
 /* The counters that exist, as bits of IA32_PERF_GLOBAL_CTRL. */
-static uint64_t counters_mask(const CPUX86State *env)
+static uint64_t counters_mask(CPUX86State *env)
 {
     return MAKE_64BIT_MASK(0, gp_counters(env)) |
            (MAKE_64BIT_MASK(0, MAX_FIXED_COUNTERS) << PEBS_FIXED_BASE);
@@ -110,13 +108,13 @@ uint64_t *x86_pmu_counter(CPUX86State *env, unsigned bit)
                                                             PEBS_FIXED_BASE];
 }
 
-static unsigned current_priv(const CPUX86State *env)
+static unsigned current_priv(CPUX86State *env)
 {
     return env->hflags & HF_CPL_MASK ? PRIV_USR : PRIV_OS;
 }
 
 /* TB flags of the current privilege level */
-static uint32_t current_flags(const CPUX86State *env)
+static uint32_t current_flags(CPUX86State *env)
 {
     return env->pmu.tb_flags[(env->hflags & HF_CPL_MASK) != 0];
 }
@@ -152,7 +150,7 @@ static const struct {
 #define EVENT_COND_NTAKEN       EVENT(0xc4, 0x10)
 #define EVENT_LOAD_LATENCY      EVENT(0xcd, 0x01)
 
-static void find_event(const CPUX86State *env, uint16_t code, PMUEvent *ev)
+static void find_event(CPUX86State *env, uint16_t code, PMUEvent *ev)
 {
     if (code == EVENT_COND_NTAKEN) {
         ev->kind = PMU_COND;
@@ -205,7 +203,7 @@ static void apply_cmask(uint64_t evtsel, PMUEvent *ev)
     }
 }
 
-static PMUEvent gp_event(const CPUX86State *env, unsigned counter)
+static PMUEvent gp_event(CPUX86State *env, unsigned counter)
 {
     uint64_t evtsel = env->msr_gp_evtsel[counter];
     PMUEvent ev = { };
@@ -220,7 +218,7 @@ static PMUEvent gp_event(const CPUX86State *env, unsigned counter)
 }
 
 /* Instructions, cycles and reference cycles are all the same here. */
-static PMUEvent fixed_event(const CPUX86State *env, unsigned counter)
+static PMUEvent fixed_event(CPUX86State *env, unsigned counter)
 {
     uint64_t ctrl = env->msr_fixed_ctr_ctrl >> (counter * 4);
 
@@ -232,7 +230,7 @@ static PMUEvent fixed_event(const CPUX86State *env, unsigned counter)
 }
 
 /* Returns whether counter @bit counts anything. */
-static bool counter_event(const CPUX86State *env, unsigned bit, PMUEvent *ev)
+static bool counter_event(CPUX86State *env, unsigned bit, PMUEvent *ev)
 {
     *ev = bit < PEBS_FIXED_BASE ? gp_event(env, bit)
                                 : fixed_event(env, bit - PEBS_FIXED_BASE);
@@ -247,7 +245,7 @@ static bool counter_event(const CPUX86State *env, unsigned bit, PMUEvent *ev)
 
 /* ---- counting ---- */
 
-static void tally(const CPUX86State *env, PMUTally *t)
+static void tally(CPUX86State *env, PMUTally *t)
 {
     for (unsigned set = 0; set < PMU_SETS; set++) {
         for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
@@ -279,7 +277,7 @@ static void tally_unretired(CPUX86State *env, PMUTally *t, uintptr_t ra)
 }
 
 /* Whether @ev counts what is counted down in @set. */
-static bool event_in_set(const CPUX86State *env, const PMUEvent *ev,
+static bool event_in_set(CPUX86State *env, const PMUEvent *ev,
                          unsigned set)
 {
     if (!pmu_flags_set(env->pmu.tb_flags[1])) {
@@ -288,7 +286,7 @@ static bool event_in_set(const CPUX86State *env, const PMUEvent *ev,
     return ev->privs & (set ? PRIV_USR : PRIV_OS);
 }
 
-static uint64_t event_count(const CPUX86State *env, const PMUEvent *ev,
+static uint64_t event_count(CPUX86State *env, const PMUEvent *ev,
                             const PMUTally *t)
 {
     uint64_t count = 0;
@@ -426,7 +424,7 @@ void x86_pmu_give_back(CPUX86State *env, uint32_t tb_flags, uint64_t packed)
 
 /* ---- overflow ---- */
 
-static bool wants_pmi(const CPUX86State *env, uint64_t counters)
+static bool wants_pmi(CPUX86State *env, uint64_t counters)
 {
     for (; counters; counters &= counters - 1) {
         unsigned bit = ctz64(counters);
@@ -528,7 +526,7 @@ void helper_pmu_final(CPUX86State *env)
 }
 
 /* How many instructions no budget stands in the way of. */
-static uint64_t smallest_budget(const CPUX86State *env)
+static uint64_t smallest_budget(CPUX86State *env)
 {
     uint32_t tb_flags = current_flags(env);
     unsigned set = pmu_flags_set(tb_flags);
@@ -606,13 +604,13 @@ X86PMUAccess x86_pmu_rdpmc(CPUX86State *env, uint32_t selector,
     return X86_PMU_DONE;
 }
 
-static bool is_gp_msr(const CPUX86State *env, uint32_t index, uint32_t base)
+static bool is_gp_msr(CPUX86State *env, uint32_t index, uint32_t base)
 {
     return index >= base && index < base + gp_counters(env);
 }
 
 /* The counter that @index reads and writes, or -1. */
-static int msr_counter(const CPUX86State *env, uint32_t index)
+static int msr_counter(CPUX86State *env, uint32_t index)
 {
     if (is_gp_msr(env, index, MSR_P6_PERFCTR0)) {
         return index - MSR_P6_PERFCTR0;
@@ -628,24 +626,24 @@ static int msr_counter(const CPUX86State *env, uint32_t index)
 }
 
 /* What PERF_CAPABILITIES offers, for the MSRs that depend on it */
-static uint64_t capabilities(const CPUX86State *env)
+static uint64_t capabilities(CPUX86State *env)
 {
     return env->features[FEAT_PERF_CAPABILITIES];
 }
 
-static bool has_version4(const CPUX86State *env)
+static bool has_version4(CPUX86State *env)
 {
-    return x86_cpu_tcg_pmu_version(env_archcpu((CPUX86State *)env)) >= 4;
+    return x86_cpu_tcg_pmu_version(env_archcpu(env)) >= 4;
 }
 
-static uint64_t status_mask(const CPUX86State *env)
+static uint64_t status_mask(CPUX86State *env)
 {
     return counters_mask(env) | PEBS_STATUS_OVF_BUF | STATUS_COND_CHGD |
            (has_version4(env) ? STATUS_VERSION4 : 0);
 }
 
 /* IA32_PERF_GLOBAL_INUSE: SDM, "Architectural Performance Monitoring 4" */
-static uint64_t global_inuse(const CPUX86State *env)
+static uint64_t global_inuse(CPUX86State *env)
 {
     uint64_t in_use = 0, pmi = 0;
 
@@ -664,12 +662,12 @@ static uint64_t global_inuse(const CPUX86State *env)
     return in_use | (pmi ? BIT_ULL(63) : 0);
 }
 
-static bool has_pebs(const CPUX86State *env)
+static bool has_pebs(CPUX86State *env)
 {
     return capabilities(env) & PERF_CAP_PEBS_FORMAT;
 }
 
-static bool has_baseline(const CPUX86State *env)
+static bool has_baseline(CPUX86State *env)
 {
     return capabilities(env) & PERF_CAP_PEBS_BASELINE;
 }
@@ -681,14 +679,14 @@ static bool has_baseline(const CPUX86State *env)
 static uint64_t *stored_msr(CPUX86State *env, uint32_t index, uint64_t *valid)
 {
     if (is_gp_msr(env, index, MSR_P6_EVNTSEL0)) {
-        *valid = EVTSEL_VALID | (has_baseline(env) ? EVTSEL_ADAPTIVE : 0);
+        *valid = EVTSEL_VALID | (has_baseline(env) ? PMU_EVTSEL_ADAPTIVE : 0);
         return &env->msr_gp_evtsel[index - MSR_P6_EVNTSEL0];
     }
     switch (index) {
     case MSR_CORE_PERF_FIXED_CTR_CTRL:
         *valid = 0;
         for (unsigned i = 0; i < MAX_FIXED_COUNTERS; i++) {
-            *valid |= (FIXED_VALID | (has_baseline(env) ? FIXED_ADAPTIVE : 0))
+            *valid |= (FIXED_VALID | (has_baseline(env) ? PMU_FIXED_ADAPTIVE : 0))
                       << (i * 4);
         }
         return &env->msr_fixed_ctr_ctrl;
@@ -714,12 +712,13 @@ static uint64_t *stored_msr(CPUX86State *env, uint32_t index, uint64_t *valid)
 X86PMUAccess x86_pmu_rdmsr(CPUX86State *env, uint32_t index, uint64_t *value,
                            uintptr_t ra)
 {
-    int counter = msr_counter(env, index);
     uint64_t *stored, valid;
+    int counter;
 
     if (!x86_cpu_has_tcg_pmu(env_archcpu(env))) {
         return X86_PMU_NOT_MINE;
     }
+    counter = msr_counter(env, index);
     if (counter >= 0) {
         *value = read_counter(env, counter, ra);
         return X86_PMU_DONE;
@@ -761,7 +760,7 @@ X86PMUAccess x86_pmu_rdmsr(CPUX86State *env, uint32_t index, uint64_t *value,
  * full-width one and a fixed counter take all: SDM, "Full-Width Writes to
  * Performance Counter Registers"; KVM's intel_pmu_set_msr().
  */
-static bool counter_write_value(const CPUX86State *env, uint32_t index,
+static bool counter_write_value(CPUX86State *env, uint32_t index,
                                 uint64_t *value)
 {
     if (is_gp_msr(env, index, MSR_P6_PERFCTR0)) {
@@ -774,7 +773,7 @@ static bool counter_write_value(const CPUX86State *env, uint32_t index,
     return true;
 }
 
-static bool is_canonical(const CPUX86State *env, uint64_t address)
+static bool is_canonical(CPUX86State *env, uint64_t address)
 {
     unsigned bits = env->cr[4] & CR4_LA57_MASK ? 57 : 48;
 
