@@ -194,8 +194,8 @@ bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
             error_setg(errp, "pebs=on needs the PMU: remove pmu=off");
             return false;
         }
-        if (!accelerator_has_pmu(errp) || !check_features(cpu, errp) ||
-            !prepare_tcg(cpu, errp)) {
+        if (!accelerator_has_pmu(errp) || !prepare_tcg(cpu, errp) ||
+            !check_features(cpu, errp)) {
             return false;
         }
         cpu->enable_pmu = true;

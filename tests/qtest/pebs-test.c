@@ -1,0 +1,293 @@
+/*
+ * QTest for the CPU properties of Intel PEBS
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "libqtest.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "qobject/qstring.h"
+
+#define CPU_TYPE        "Icelake-Server-x86_64-cpu"
+#define VCPU0           "/machine/unattached/device[0]"
+
+#define CPUID_1_EDX_DS          (1u << 21)
+#define CPUID_1_ECX_DTES64      (1u << 2)
+#define CPUID_1_ECX_PDCM        (1u << 15)
+
+/* A request that can't be met, and the line that it ends QEMU with */
+typedef struct Refusal {
+    const char *name;
+    const char *cpu;
+    const char *message;
+} Refusal;
+
+static const Refusal refusals[] = {
+    { "model", "Skylake-Server,pebs=on",
+      "CPU model 'Skylake-Server' has no PEBS that a guest can use" },
+    { "max", "max,pebs=on",
+      "CPU model 'max' has no PEBS that a guest can use" },
+    { "pmu-off", "Icelake-Server,pebs=on,pmu=off",
+      "pebs=on needs the PMU: remove pmu=off" },
+    { "model-number", "Icelake-Server,pebs=on,model=85",
+      "pebs=on presents 'Icelake-Server' as CPUID model 106" },
+    { "model-number-default", "Icelake-Server,pebs=on,model=134",
+      "pebs=on presents 'Icelake-Server' as CPUID model 106" },
+    { "ds-off", "Icelake-Server,pebs=on,ds=off",
+      "pebs=on needs ds, which is switched off: remove ds=off" },
+    { "ds-minus", "Icelake-Server,pebs=on,-ds",
+      "pebs=on needs ds, which is switched off: remove ds=off" },
+    { "dtes64-off", "Icelake-Server,pebs=on,dtes64=off",
+      "pebs=on needs dtes64, which is switched off: remove dtes64=off" },
+    { "pdcm-off", "Icelake-Server,pebs=on,pdcm=off",
+      "pebs=on needs pdcm, which is switched off: remove pdcm=off" },
+    { "lm-off", "Icelake-Server,pebs=on,lm=off",
+      "pebs=on needs a 64-bit CPU" },
+    { "format", "Icelake-Server,pebs=on,pebs-format=3",
+      "pebs-format=3 is not known to TCG: use 4 or 5" },
+    { "format-alone", "Icelake-Server,pebs-format=4",
+      "pebs-format needs pebs=on" },
+    { "baseline-alone", "Icelake-Server,pebs=off,pebs-baseline=on",
+      "pebs-baseline needs pebs=on" },
+    { "counters-alone", "Icelake-Server,pmu-gp-counters=4",
+      "pmu-gp-counters needs pebs=on, or pmu=on,pebs=off" },
+    { "counters-many", "Icelake-Server,pebs=on,pmu-gp-counters=9",
+      "pmu-gp-counters=9 is more than the 8 that TCG has" },
+};
+
+/* Returns how many lines of @text are neither empty nor a warning or hint. */
+static int count_errors(const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    int errors = 0;
+
+    for (int i = 0; lines[i]; i++) {
+        if (strstr(lines[i], "qemu-system") && !strstr(lines[i], "warning:")) {
+            errors++;
+        }
+    }
+    return errors;
+}
+
+static void assert_refused(const char *accel, const char *cpu,
+                           const char *message)
+{
+    g_autofree char *err = NULL;
+    g_autoptr(GError) error = NULL;
+    const char *argv[] = {
+        qtest_qemu_binary(NULL), "-nodefaults", "-display", "none",
+        "-machine", "pc", "-accel", accel, "-cpu", cpu, "-S", NULL
+    };
+    int status;
+
+    g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, NULL, &err,
+                 &status, &error);
+    g_assert_no_error(error);
+    g_assert_true(WIFEXITED(status));
+    g_assert_cmpint(WEXITSTATUS(status), ==, 1);
+    if (!strstr(err, message)) {
+        g_test_message("expected: %s", message);
+        g_test_message("got: %s", err);
+    }
+    g_assert_nonnull(strstr(err, message));
+    g_assert_cmpint(count_errors(err), ==, 1);
+}
+
+static void test_refused(const void *data)
+{
+    const Refusal *refusal = data;
+
+    assert_refused("tcg", refusal->cpu, refusal->message);
+}
+
+static void test_refused_accel(void)
+{
+    assert_refused("qtest", "Icelake-Server,pebs=on",
+                   "pebs=on is not supported with accelerator 'QTest'");
+}
+
+static QList *feature_words(QTestState *qts)
+{
+    QDict *reply = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
+                             " 'path': " "'" VCPU0 "'"
+                             ", 'property': 'feature-words' } }");
+    QList *words;
+
+    g_assert(qdict_haskey(reply, "return"));
+    words = qobject_ref(qdict_get_qlist(reply, "return"));
+    qobject_unref(reply);
+    return words;
+}
+
+static uint32_t cpuid_1(QTestState *qts, const char *reg)
+{
+    QList *words = feature_words(qts);
+    const QListEntry *e;
+    uint32_t value = 0;
+
+    QLIST_FOREACH_ENTRY(words, e) {
+        QDict *word = qobject_to(QDict, qlist_entry_obj(e));
+
+        if (qdict_get_int(word, "cpuid-input-eax") == 1 &&
+            !strcmp(qdict_get_str(word, "cpuid-register"), reg)) {
+            value = qdict_get_int(word, "features");
+        }
+    }
+    qobject_unref(words);
+    return value;
+}
+
+static int64_t get_int(QTestState *qts, const char *property)
+{
+    QDict *reply = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
+                             " 'path': %s, 'property': %s } }",
+                             VCPU0, property);
+    int64_t value = qdict_get_int(reply, "return");
+
+    qobject_unref(reply);
+    return value;
+}
+
+static QTestState *start(const char *cpu)
+{
+    return qtest_initf("-nodefaults -machine pc -accel tcg -cpu %s "
+                       "-smp 1,maxcpus=2 -S",
+                       cpu);
+}
+
+static void test_on(const void *data)
+{
+    QTestState *qts = start(data);
+
+    g_assert_cmphex(cpuid_1(qts, "EDX") & CPUID_1_EDX_DS, !=, 0);
+    g_assert_cmphex(cpuid_1(qts, "ECX") & CPUID_1_ECX_DTES64, !=, 0);
+    g_assert_cmphex(cpuid_1(qts, "ECX") & CPUID_1_ECX_PDCM, !=, 0);
+    if (g_str_has_prefix(data, "Icelake-Server")) {
+        g_assert_cmpint(get_int(qts, "model"), ==, 106);
+    }
+    qtest_quit(qts);
+}
+
+/* Whatever auto is, it isn't a bit more or less than no property at all. */
+static void test_off_is_auto(const void *data)
+{
+    g_autofree char *off = g_strdup_printf("%s,pebs=off", (char *)data);
+    QTestState *qts = start(data);
+    QList *words = feature_words(qts), *words_off;
+
+    g_assert_cmphex(cpuid_1(qts, "EDX") & CPUID_1_EDX_DS, ==, 0);
+    g_assert_cmphex(cpuid_1(qts, "ECX") & CPUID_1_ECX_PDCM, ==, 0);
+    qtest_quit(qts);
+
+    qts = start(off);
+    words_off = feature_words(qts);
+    g_assert(qobject_is_equal(QOBJECT(words), QOBJECT(words_off)));
+    qtest_quit(qts);
+    qobject_unref(words);
+    qobject_unref(words_off);
+}
+
+/* The PMU alone: PERF_CAPABILITIES, but no DS area. */
+static void test_pmu_alone(void)
+{
+    QTestState *qts = start("Icelake-Server,pmu=on,pebs=off");
+
+    g_assert_cmphex(cpuid_1(qts, "EDX") & CPUID_1_EDX_DS, ==, 0);
+    g_assert_cmphex(cpuid_1(qts, "ECX") & CPUID_1_ECX_PDCM, !=, 0);
+    g_assert_cmpint(get_int(qts, "model"), ==, 134);
+    qtest_quit(qts);
+}
+
+static bool has_property(QTestState *qts, const char *command,
+                         const char *type, const char *property)
+{
+    QDict *reply = qtest_qmp(qts, "{ 'execute': %s, 'arguments': {"
+                             " 'typename': %s } }", command, type);
+    const QListEntry *e;
+    bool found = false;
+
+    g_assert(qdict_haskey(reply, "return"));
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(reply, "return"), e) {
+        QDict *info = qobject_to(QDict, qlist_entry_obj(e));
+
+        found |= !strcmp(qdict_get_str(info, "name"), property);
+    }
+    qobject_unref(reply);
+    return found;
+}
+
+static void test_introspection(void)
+{
+    static const char * const properties[] = {
+        "pmu", "pebs", "pebs-format", "pebs-baseline", "pmu-gp-counters",
+    };
+    QTestState *qts = qtest_init("-machine none");
+
+    for (int i = 0; i < ARRAY_SIZE(properties); i++) {
+        g_assert(has_property(qts, "qom-list-properties",
+                              "max-x86_64-cpu", properties[i]));
+        g_assert(has_property(qts, "device-list-properties",
+                              CPU_TYPE, properties[i]));
+    }
+    qtest_quit(qts);
+}
+
+static void test_hotplug(void)
+{
+    QTestState *qts = start("Icelake-Server,pebs=on");
+    QDict *reply = qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': {"
+                             " 'driver': '" CPU_TYPE "', 'id': 'new',"
+                             " 'socket-id': 0, 'core-id': 1, 'thread-id': 0,"
+                             " 'pmu': false } }");
+
+    /* A clean error; QEMU goes on, and a right vCPU still fits. */
+    g_assert_cmpstr(qdict_get_str(qdict_get_qdict(reply, "error"), "desc"),
+                    ==, "pebs=on needs the PMU: remove pmu=off");
+    qobject_unref(reply);
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_add', 'arguments': {"
+                             " 'driver': '" CPU_TYPE "', 'id': 'new',"
+                             " 'socket-id': 0, 'core-id': 1, 'thread-id': 0"
+                             " } }");
+    qtest_quit(qts);
+}
+
+int main(int argc, char **argv)
+{
+    static const char * const with_pebs[] = {
+        "Icelake-Server,pebs=on", "Icelake-Server-v4,pebs=on",
+        "SapphireRapids,pebs=on", "GraniteRapids,pebs=on",
+        "Snowridge,pebs=on", "Icelake-Server,pebs=on,pebs-baseline=off",
+        "Icelake-Server,pebs=on,pebs-format=5,pmu-gp-counters=4",
+    };
+    static const char * const without[] = { "max", "Icelake-Server", "qemu64" };
+
+    g_test_init(&argc, &argv, NULL);
+    if (!qtest_has_accel("tcg")) {
+        g_test_skip("PEBS needs TCG");
+        return g_test_run();
+    }
+
+    for (int i = 0; i < ARRAY_SIZE(refusals); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/refused/%s",
+                                                refusals[i].name);
+
+        qtest_add_data_func(path, &refusals[i], test_refused);
+    }
+    qtest_add_func("pebs/refused/accelerator", test_refused_accel);
+    for (int i = 0; i < ARRAY_SIZE(with_pebs); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/on/%s", with_pebs[i]);
+
+        qtest_add_data_func(path, with_pebs[i], test_on);
+    }
+    for (int i = 0; i < ARRAY_SIZE(without); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/auto/%s", without[i]);
+
+        qtest_add_data_func(path, without[i], test_off_is_auto);
+    }
+    qtest_add_func("pebs/pmu-alone", test_pmu_alone);
+    qtest_add_func("pebs/introspection", test_introspection);
+    qtest_add_func("pebs/hotplug", test_hotplug);
+    return g_test_run();
+}
