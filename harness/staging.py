@@ -25,6 +25,11 @@ def say(text):
     print(f'{Path(sys.argv[0]).name}: {text}', file=sys.stderr, flush=True)
 
 
+def shown(path):
+    """As a user would write it in this tree."""
+    return path.relative_to(TOP) if path.is_relative_to(TOP) else path
+
+
 def git_environment(**more):
     # Neither the user's configuration nor a calling git may change the result.
     clean = {k: v for k, v in os.environ.items() if not k.startswith('GIT_')}
@@ -131,7 +136,7 @@ def mail(git, patch):
                text=patch.read_text(encoding='utf-8', errors='surrogateescape'))
     fields = dict(l.split(': ', 1) for l in info.splitlines() if ': ' in l)
     if 'Subject' not in fields or 'Author' not in fields:
-        raise Failed(f'{patch}: no mail as git format-patch writes it (From: or Subject: missing)')
+        raise Failed(f'{shown(patch)}: no mail as git format-patch writes it (From: or Subject: missing)')
     author = {'GIT_AUTHOR_NAME': fields['Author'], 'GIT_AUTHOR_EMAIL': fields.get('Email', ''),
               'GIT_AUTHOR_DATE': fields.get('Date', DATE)}
     body = message.read_text(encoding='utf-8').strip()
@@ -150,7 +155,7 @@ def commit_patches(git, base, patches, version, extra=None, name='stage'):
             applied = git.run('apply', '--cached', '--whitespace=nowarn', diff, check=False,
                               **index)
             if applied.returncode != 0:
-                raise Failed(f'{patch} does not apply to {git.path.name} {version}: '
+                raise Failed(f'{shown(patch)} does not apply to {git.path.name} {version}: '
                              f'{first_error(applied.stderr)}; rework that patch, '
                              'or take the base that it is made for')
         if extra:

@@ -10,6 +10,7 @@ the tail of the kernel's log.
 """
 
 import contextlib
+import ctypes
 import os
 import re
 import select
@@ -58,6 +59,8 @@ ENDINGS = {
     'host-signal': 'somebody ended QEMU with a signal',
     None: 'QEMU ended and gave no reason',
 }
+
+PR_SET_PDEATHSIG = 1
 
 # Frames; see agent.c.
 MAGIC = 0xA5
@@ -118,6 +121,11 @@ def shell_status(wait_status):
     if os.WIFSIGNALED(wait_status):
         return 128 + os.WTERMSIG(wait_status)
     return os.WEXITSTATUS(wait_status)
+
+
+def die_with_parent():
+    """No QEMU is left behind, however its caller ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def commas(path):
@@ -213,7 +221,8 @@ class Guest:
             with open(self._path('qemu.err'), 'wb') as errors:
                 self.process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=errors,
-                    stderr=errors, pass_fds=[s.fileno() for s in theirs])
+                    stderr=errors, pass_fds=[s.fileno() for s in theirs],
+                    preexec_fn=die_with_parent)
         except OSError as error:
             self.close()
             raise GuestError(f'{command[0]}: {error.strerror} '

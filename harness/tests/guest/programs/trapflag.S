@@ -28,11 +28,11 @@ round:
         add     $1, %eax                /* 2 */
         mov     %ebx, %ss               /* holds its trap back, for good */
         nop                             /* 3 */
-        rep stosb                       /* 4 and 5: two rounds */
-        pushf                           /* 6 */
-        andl    $~0x100, (%rsp)         /* 7 */
-        popf                            /* 8: clears the flag, traps still */
-        int3                            /* 9: a signal of its own */
+        rep stosb                       /* two rounds, see predict.py */
+        pushf                           /* trap */
+        andl    $~0x100, (%rsp)         /* trap */
+        popf                            /* clears the flag, traps still */
+        int3                            /* a signal of its own */
         dec     %r12d
         jnz     round                   /* 16 a round */
         mov     $231, %eax

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Counts the host instructions of a boot with valgrind.
+
+For hosts whose PMU a process can't use. exp-bbv is the one of valgrind's
+tools that counts per block of code instead of per instruction: a boot takes
+minutes instead of an hour. The guest ends where it would start its first
+process: there is none, the kernel panics, and QEMU exits. It runs slower
+than its clock, so timer interrupts are more frequent than in life, alike on
+both sides.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+
+from guestlib import FIRMWARE, KERNEL_ARGUMENTS
+
+TIMEOUT = 1800
+KERNEL_END = ('rdinit=/none', 'nokaslr', 'panic=-1')
+
+
+class CountError(Exception):
+    """One line for the user."""
+
+
+def can_count():
+    return shutil.which('valgrind') is not None
+
+
+def command(qemu, cpu, kernel, log):
+    line = ['valgrind', '--tool=exp-bbv', '--instr-count-only=yes',
+            '--bb-out-file=/dev/null', '--smc-check=all-non-file',
+            f'--log-file={log}', qemu]
+    for folder in filter(os.path.isdir, FIRMWARE):
+        line += ['-L', folder]
+    return line + [
+        '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
+        '-machine', 'pc', '-accel', 'tcg', '-cpu', cpu, '-m', '512M',
+        '-kernel', kernel, '-append', ' '.join((*KERNEL_ARGUMENTS,
+                                                *KERNEL_END))]
+
+
+def read_count(log):
+    with open(log, encoding='utf-8', errors='replace') as file:
+        return sum(map(int, re.findall(r'Total instructions: (\d+)',
+                                       file.read())))
+
+
+def count(machines, kernel):
+    """The instructions of one boot of each (binary, CPU), all at once."""
+    with tempfile.TemporaryDirectory(prefix='bench-') as folder:
+        logs = [os.path.join(folder, f'log{i}') for i in range(len(machines))]
+        running = [subprocess.Popen(command(qemu, cpu, kernel, log),
+                                    stdin=subprocess.DEVNULL,
+                                    stdout=subprocess.DEVNULL,
+                                    stderr=subprocess.DEVNULL)
+                   for (qemu, cpu), log in zip(machines, logs)]
+        try:
+            for process in running:
+                if process.wait(TIMEOUT):
+                    raise CountError('QEMU failed under valgrind, status '
+                                     f'{process.returncode}')
+        except subprocess.TimeoutExpired as error:
+            raise CountError(f'no boot under valgrind in {TIMEOUT} s') \
+                from error
+        finally:
+            for process in running:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        return [read_count(log) for log in logs]
