@@ -23,8 +23,11 @@
 /* IA32_PERF_GLOBAL_STATUS.OvfBuffer: the PEBS buffer wants to be emptied */
 #define PEBS_STATUS_OVF_BUF         (1ull << 62)
 
-/* Groups of an adaptive record that TCG can fill in, PEBS_DATACFG_* */
-#define TCG_PEBS_GROUPS             0x7ull
+/*
+ * Groups of an adaptive record that TCG lays out, PEBS_DATACFG_*: all, as the
+ * hardware and KVM accept them.  There are no LBRs: theirs is zeros.
+ */
+#define TCG_PEBS_GROUPS             0xfull
 
 /**
  * x86_cpu_pebs_prepare: check the PEBS properties, and set what they imply

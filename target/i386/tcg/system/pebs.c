@@ -185,8 +185,7 @@ static void take_sample(CPUX86State *env, PebsSample *s, bool is_store)
 static bool record(CPUX86State *env, PebsDsArea *ds, uint64_t counters,
                    uint64_t data_cfg, bool is_store)
 {
-    uint8_t bytes[PEBS_BASIC_SIZE + PEBS_MEMINFO_SIZE + PEBS_GPRS_SIZE +
-                  PEBS_XMMS_SIZE];
+    uint8_t bytes[PEBS_RECORD_MAX_SIZE];
     PebsSample sample = { .applicable_counters = counters };
     PebsDsRoom room;
     size_t size;

@@ -70,13 +70,18 @@ enum {
     PRIV_USR = 1 << 1,  /* CPL 1 to 3 */
 };
 
-/* What a counter counts: one kind, less another that is part of it. */
+/*
+ * What a counter counts: a kind, less another that is part of it, and more of
+ * what is part of that one.
+ */
 typedef struct PMUEvent {
     unsigned privs;
     bool never;
     PMUKind kind;
     bool has_less;
     PMUKind less;
+    bool has_more;
+    PMUKind more;
 } PMUEvent;
 
 /* How often each kind has been seen since the last settlement. */
@@ -191,14 +196,13 @@ static void apply_cmask(uint64_t evtsel, PMUEvent *ev)
     }
     if (cmask > 1 || ev->never) {
         *ev = (PMUEvent) { .privs = ev->privs, .kind = PMU_INSN };
-    } else if (ev->has_less) {
-        /* All cycles but those of a difference: no such kind is kept. */
-        ev->never = true;
     } else if (ev->kind == PMU_INSN) {
         ev->never = true;
     } else {
-        ev->less = ev->kind;
+        ev->has_more = ev->has_less;
+        ev->more = ev->less;
         ev->has_less = true;
+        ev->less = ev->kind;
         ev->kind = PMU_INSN;
     }
 }
@@ -297,6 +301,9 @@ static uint64_t event_count(CPUX86State *env, const PMUEvent *ev,
             if (ev->has_less) {
                 count -= t->count[set][ev->less];
             }
+            if (ev->has_more) {
+                count += t->count[set][ev->more];
+            }
         }
     }
     return count;
@@ -355,7 +362,13 @@ static PMULevel event_level(const PMUEvent *ev)
 {
     PMULevel level = pmu_kind_level(ev->kind);
 
-    return ev->has_less ? MAX(level, pmu_kind_level(ev->less)) : level;
+    if (ev->has_less) {
+        level = MAX(level, pmu_kind_level(ev->less));
+    }
+    if (ev->has_more) {
+        level = MAX(level, pmu_kind_level(ev->more));
+    }
+    return level;
 }
 
 /* Choose the modes of blocks, one per privilege level. */
