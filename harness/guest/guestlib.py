@@ -315,6 +315,12 @@ class Guest:
                    ' && echo 0 >/proc/sys/kernel/perf_cpu_time_max_percent'
                    ).check()
 
+    def throttle(self):
+        """Back to Linux's defaults."""
+        self.shell('echo 25 >/proc/sys/kernel/perf_cpu_time_max_percent'
+                   ' && echo 100000 >/proc/sys/kernel/perf_event_max_sample_rate'
+                   ).check()
+
     # ---- the machine ----
 
     def qmp(self, command, timeout=60, **arguments):
