@@ -98,6 +98,6 @@ def healthy(guest, checks):
     bad = [line for line in guest.kernel_log().splitlines()
            if any(word in line for word in
                   ('WARNING:', 'BUG:', 'Call Trace', 'unchecked MSR access',
-                   'perf: interrupt took too long', 'Uhhuh', 'PEBS record size',
+                   'Uhhuh', 'PEBS record size',
                    'perfevents: irq loop stuck'))]
     checks.equal('the kernel has nothing to complain of', bad, [])

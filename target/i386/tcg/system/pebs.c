@@ -226,7 +226,7 @@ bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store)
     uint8_t management[PEBS_DS_MANAGEMENT_SIZE];
     uint64_t adaptive = adaptive_counters(env, counters);
     uint64_t basic = counters & ~adaptive;
-    bool due = false, was_due;
+    bool due = false;
     PebsDsArea ds;
 
     if (!guest_read(env, env->msr_ds_area + PEBS_DS_BASE, management,
@@ -245,10 +245,13 @@ bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store)
     }
     reload(env, counters);
 
-    /* No second PMI until the guest has taken note of the first. */
-    was_due = env->msr_global_status & PEBS_STATUS_OVF_BUF;
+    /*
+     * LVTPC is masked from a PMI until the guest has handled it, so there is
+     * no need to hold back a second one here.  A PMI that finds it masked is
+     * lost: the next record that is due makes up for it.
+     */
     if (due) {
         env->msr_global_status |= PEBS_STATUS_OVF_BUF;
     }
-    return due && !was_due;
+    return due;
 }
