@@ -74,10 +74,14 @@ unsigned x86_cpu_pebs_format(const X86CPU *cpu)
                      PERF_CAP_PEBS_FORMAT_LENGTH);
 }
 
+static bool shows_baseline(const X86CPU *cpu)
+{
+    return cpu->env.features[FEAT_PERF_CAPABILITIES] & PERF_CAP_PEBS_BASELINE;
+}
+
 unsigned x86_cpu_tcg_pmu_version(const X86CPU *cpu)
 {
-    return cpu->env.features[FEAT_PERF_CAPABILITIES] & PERF_CAP_PEBS_BASELINE ?
-           TCG_PMU_VERSION_BASELINE : TCG_PMU_VERSION;
+    return shows_baseline(cpu) ? TCG_PMU_VERSION_BASELINE : TCG_PMU_VERSION;
 }
 
 static int find_model(const X86CPU *cpu)
@@ -206,14 +210,52 @@ bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
     return check_companions(cpu, errp);
 }
 
-bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
+static bool check_same_switch(const char *name, bool mine, bool others,
+                              Error **errp)
+{
+    if (mine != others) {
+        error_setg(errp, "%s=%s differs from the machine's other vCPUs: use "
+                   "%s=%s", name, mine ? "on" : "off", name,
+                   others ? "on" : "off");
+    }
+    return mine == others;
+}
+
+static bool check_same_number(const char *name, unsigned mine, unsigned others,
+                              Error **errp)
+{
+    if (mine != others) {
+        error_setg(errp, "%s=%u differs from the machine's other vCPUs: use "
+                   "%s=%u", name, mine, name, others);
+    }
+    return mine == others;
+}
+
+/* A guest takes its PMU from the boot CPU's CPUID and uses it on all vCPUs. */
+static bool check_same_as_others(const X86CPU *cpu, Error **errp)
+{
+    const X86CPU *first = first_cpu ? X86_CPU(first_cpu) : NULL;
+
+    if (!first) {
+        return true;
+    }
+    return check_same_switch("pebs", pebs_requested(cpu),
+                             pebs_requested(first), errp) &&
+           check_same_switch("pmu", x86_cpu_has_tcg_pmu(cpu),
+                             x86_cpu_has_tcg_pmu(first), errp) &&
+           check_same_number("pmu-gp-counters", x86_cpu_pmu_gp_counters(cpu),
+                             x86_cpu_pmu_gp_counters(first), errp) &&
+           check_same_number("pebs-format", x86_cpu_pebs_format(cpu),
+                             x86_cpu_pebs_format(first), errp) &&
+           check_same_switch("pebs-baseline", shows_baseline(cpu),
+                             shows_baseline(first), errp);
+}
+
+static bool expose_tcg_pmu(X86CPU *cpu, Error **errp)
 {
     CPUX86State *env = &cpu->env;
     uint64_t caps = PERF_CAP_FW_WRITES;
 
-    if (!x86_cpu_has_tcg_pmu(cpu)) {
-        return true;
-    }
     if (pebs_requested(cpu)) {
         /* A legacy "-ds" has only been applied by the expansion of features. */
         if (!check_features(cpu, errp)) {
@@ -230,6 +272,14 @@ bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
     env->features[FEAT_1_ECX] |= CPUID_EXT_PDCM;
     env->features[FEAT_PERF_CAPABILITIES] |= caps;
     return true;
+}
+
+bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
+{
+    if (x86_cpu_has_tcg_pmu(cpu) && !expose_tcg_pmu(cpu, errp)) {
+        return false;
+    }
+    return check_same_as_others(cpu, errp);
 }
 
 void x86_cpu_tcg_pmu_cpuid(const X86CPU *cpu, uint32_t *eax, uint32_t *ebx,

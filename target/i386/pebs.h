@@ -41,7 +41,8 @@ bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp);
  *
  * Call in realize after features that the accelerator lacks were taken out:
  * these bits depend on the property alone and are in no accelerator's table.
- * Fails if a feature that PEBS needs was switched off.
+ * Fails if a feature that PEBS needs was switched off, or if the machine's
+ * other vCPUs show something else.
  */
 bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp);
 
