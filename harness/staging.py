@@ -178,6 +178,6 @@ def options(description):
     parser.add_argument('--patches', default=TOP / 'patches/qemu', help='folder of patches')
     parser.add_argument('--overlay', default=TOP, help='root of the overlay')
     parser.add_argument('--folders', nargs='*', help="the overlay's folders, if not all",
-                        default=['accel', 'docs', 'hw', 'include', 'qapi', 'scripts', 'target',
-                                 'tests', 'tools'])
+                        default=['accel', 'docs', 'hw', 'include', 'qapi', 'scripts', 'stubs',
+                                 'target', 'tests', 'tools'])
     return parser

@@ -36,6 +36,9 @@
 #define MISC_ENABLE_BTS_UNAVAIL     (1ull << 11)
 #define MISC_ENABLE_PEBS_UNAVAIL    (1ull << 12)
 
+/* Of all the models below */
+#define TCG_PEBS_FORMAT             4
+
 /*
  * CPU models whose hardware has PEBS with adaptive records and all counters,
  * and the CPUID model of that hardware.  Icelake-Server shows 134 in its
@@ -44,15 +47,14 @@
 static const struct {
     const char *name;
     int model;
-    unsigned format;
 } pebs_models[] = {
-    { "Icelake-Server", 106, 4 },
-    { "SapphireRapids", 143, 4 },
-    { "GraniteRapids",  173, 4 },
-    { "Snowridge",      134, 4 },
+    { "Icelake-Server", 106 },
+    { "SapphireRapids", 143 },
+    { "GraniteRapids",  173 },
+    { "Snowridge",      134 },
 };
 
-static bool pebs_requested(const X86CPU *cpu)
+bool x86_cpu_has_pebs(const X86CPU *cpu)
 {
     return cpu->pebs == ON_OFF_AUTO_ON;
 }
@@ -74,14 +76,15 @@ unsigned x86_cpu_pebs_format(const X86CPU *cpu)
                      PERF_CAP_PEBS_FORMAT_LENGTH);
 }
 
-static bool shows_baseline(const X86CPU *cpu)
+bool x86_cpu_pebs_baseline(const X86CPU *cpu)
 {
     return cpu->env.features[FEAT_PERF_CAPABILITIES] & PERF_CAP_PEBS_BASELINE;
 }
 
 unsigned x86_cpu_tcg_pmu_version(const X86CPU *cpu)
 {
-    return shows_baseline(cpu) ? TCG_PMU_VERSION_BASELINE : TCG_PMU_VERSION;
+    return x86_cpu_pebs_baseline(cpu) ? TCG_PMU_VERSION_BASELINE
+                                      : TCG_PMU_VERSION;
 }
 
 static int find_model(const X86CPU *cpu)
@@ -103,7 +106,7 @@ static bool check_companions(X86CPU *cpu, Error **errp)
                        cpu->pebs_baseline != ON_OFF_AUTO_AUTO ?
                        "pebs-baseline" : NULL;
 
-    if (name && !pebs_requested(cpu)) {
+    if (name && !x86_cpu_has_pebs(cpu)) {
         error_setg(errp, "%s needs pebs=on", name);
         return false;
     }
@@ -166,7 +169,7 @@ static bool prepare_tcg(X86CPU *cpu, Error **errp)
         return false;
     }
     if (cpu->pebs_format == 0) {
-        cpu->pebs_format = pebs_models[i].format;
+        cpu->pebs_format = TCG_PEBS_FORMAT;
     } else if (cpu->pebs_format != 4 && cpu->pebs_format != 5) {
         error_setg(errp, "pebs-format=%u is not known to TCG: use 4 or 5",
                    cpu->pebs_format);
@@ -191,9 +194,27 @@ static bool accelerator_has_pmu(Error **errp)
     return false;
 }
 
+bool x86_pebs_offered(X86PebsOffer *offer, Error **errp)
+{
+    if (!accelerator_has_pmu(errp)) {
+        return false;
+    }
+    *offer = (X86PebsOffer) {
+        .format = TCG_PEBS_FORMAT,
+        .baseline = true,
+        .gp_counters = TCG_PMU_GP_COUNTERS,
+    };
+    return true;
+}
+
+bool x86_pebs_is_watched(const X86CPU *cpu)
+{
+    return x86_cpu_has_tcg_pmu(cpu);
+}
+
 bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
 {
-    if (pebs_requested(cpu)) {
+    if (x86_cpu_has_pebs(cpu)) {
         if (cpu->pmu_off) {
             error_setg(errp, "pebs=on needs the PMU: remove pmu=off");
             return false;
@@ -239,16 +260,16 @@ static bool check_same_as_others(const X86CPU *cpu, Error **errp)
     if (!first) {
         return true;
     }
-    return check_same_switch("pebs", pebs_requested(cpu),
-                             pebs_requested(first), errp) &&
+    return check_same_switch("pebs", x86_cpu_has_pebs(cpu),
+                             x86_cpu_has_pebs(first), errp) &&
            check_same_switch("pmu", x86_cpu_has_tcg_pmu(cpu),
                              x86_cpu_has_tcg_pmu(first), errp) &&
            check_same_number("pmu-gp-counters", x86_cpu_pmu_gp_counters(cpu),
                              x86_cpu_pmu_gp_counters(first), errp) &&
            check_same_number("pebs-format", x86_cpu_pebs_format(cpu),
                              x86_cpu_pebs_format(first), errp) &&
-           check_same_switch("pebs-baseline", shows_baseline(cpu),
-                             shows_baseline(first), errp);
+           check_same_switch("pebs-baseline", x86_cpu_pebs_baseline(cpu),
+                             x86_cpu_pebs_baseline(first), errp);
 }
 
 static bool expose_tcg_pmu(X86CPU *cpu, Error **errp)
@@ -256,7 +277,7 @@ static bool expose_tcg_pmu(X86CPU *cpu, Error **errp)
     CPUX86State *env = &cpu->env;
     uint64_t caps = PERF_CAP_FW_WRITES;
 
-    if (pebs_requested(cpu)) {
+    if (x86_cpu_has_pebs(cpu)) {
         /* A legacy "-ds" has only been applied by the expansion of features. */
         if (!check_features(cpu, errp)) {
             return false;
@@ -299,7 +320,7 @@ void x86_cpu_tcg_pmu_cpuid(const X86CPU *cpu, uint32_t *eax, uint32_t *ebx,
 static uint64_t misc_enable_bits(const X86CPU *cpu)
 {
     return MISC_ENABLE_EMON | MISC_ENABLE_BTS_UNAVAIL |
-           (pebs_requested(cpu) ? 0 : MISC_ENABLE_PEBS_UNAVAIL);
+           (x86_cpu_has_pebs(cpu) ? 0 : MISC_ENABLE_PEBS_UNAVAIL);
 }
 
 void x86_cpu_pebs_reset(X86CPU *cpu)
@@ -329,12 +350,12 @@ bool x86_cpu_pmu_misc_enable_valid(const X86CPU *cpu, uint64_t *value)
 
 static bool pebs_needed(void *opaque)
 {
-    return pebs_requested(opaque);
+    return x86_cpu_has_pebs(opaque);
 }
 
 static int pebs_post_load(void *opaque, int version_id)
 {
-    if (!pebs_requested(opaque)) {
+    if (!x86_cpu_has_pebs(opaque)) {
         error_report("The guest has PEBS: start the destination with pebs=on");
         return -EINVAL;
     }

@@ -7,6 +7,7 @@
 #ifndef I386_PEBS_H
 #define I386_PEBS_H
 
+#include "qemu/bitops.h"
 #include "cpu.h"
 #include "migration/vmstate.h"
 
@@ -55,8 +56,30 @@ unsigned x86_cpu_tcg_pmu_version(const X86CPU *cpu);
 /* How many GP counters the guest sees on TCG's PMU. */
 unsigned x86_cpu_pmu_gp_counters(const X86CPU *cpu);
 
+/* Whether the guest was given PEBS. */
+bool x86_cpu_has_pebs(const X86CPU *cpu);
+
 /* IA32_PERF_CAPABILITIES.PEBS_FORMAT as the guest sees it; 0 without PEBS. */
 unsigned x86_cpu_pebs_format(const X86CPU *cpu);
+
+/* IA32_PERF_CAPABILITIES.PEBS_BASELINE as the guest sees it */
+bool x86_cpu_pebs_baseline(const X86CPU *cpu);
+
+/* What pebs=on gives a guest */
+typedef struct X86PebsOffer {
+    unsigned format;
+    bool baseline;
+    unsigned gp_counters;
+} X86PebsOffer;
+
+/**
+ * x86_pebs_offered: what pebs=on would get with this accelerator and host
+ * @offer: filled in if it is supported
+ * @errp: says why it isn't
+ *
+ * Needs no vCPU, and no machine.
+ */
+bool x86_pebs_offered(X86PebsOffer *offer, Error **errp);
 
 /* CPUID leaf 0xA of TCG's PMU */
 void x86_cpu_tcg_pmu_cpuid(const X86CPU *cpu, uint32_t *eax, uint32_t *ebx,
@@ -70,6 +93,42 @@ void x86_cpu_pebs_reset(X86CPU *cpu);
  * that can't be written.
  */
 bool x86_cpu_pmu_misc_enable_valid(const X86CPU *cpu, uint64_t *value);
+
+/*
+ * A report tells where the active PEBS counters of a vCPU are: one word, so
+ * that it can be read whole while the vCPU runs.  Five bits for each counter
+ * of the guest, general-purpose ones first.
+ */
+#define PEBS_REPORT_GP          8
+#define PEBS_REPORT_COUNTERS    (PEBS_REPORT_GP + MAX_FIXED_COUNTERS)
+#define PEBS_REPORT_LENGTH      5
+#define PEBS_REPORT_SUSPENDED   (1ull << 63)
+QEMU_BUILD_BUG_ON(PEBS_REPORT_COUNTERS * PEBS_REPORT_LENGTH > 63);
+
+enum {
+    PEBS_REPORT_INACTIVE,   /* no active PEBS counter */
+    PEBS_REPORT_UNMAPPED,   /* on no physical counter */
+    PEBS_REPORT_MAPPED,     /* plus the physical counter's index */
+};
+
+static inline unsigned pebs_report_counter(uint64_t report, unsigned index)
+{
+    return extract64(report, index * PEBS_REPORT_LENGTH, PEBS_REPORT_LENGTH);
+}
+
+/**
+ * x86_pebs_publish: tell those who monitor where the counters are now
+ *
+ * Call on the vCPU's thread, or with the vCPU stopped.
+ */
+void x86_pebs_publish(X86CPU *cpu, uint64_t report);
+
+/* Whether somebody publishes reports of this vCPU. */
+bool x86_pebs_is_watched(const X86CPU *cpu);
+
+/* From realize to unrealize, changes of the path are announced. */
+void x86_pebs_watch(X86CPU *cpu);
+void x86_pebs_unwatch(X86CPU *cpu);
 
 extern const VMStateDescription vmstate_x86_pebs;
 

@@ -1,5 +1,5 @@
 /*
- * QTest for the CPU properties of Intel PEBS
+ * QTest for the CPU properties of Intel PEBS, and what can be asked of it
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -160,7 +160,7 @@ static int64_t get_int(QTestState *qts, const char *property)
 static QTestState *start(const char *cpu)
 {
     return qtest_initf("-nodefaults -machine pc -accel tcg -cpu %s "
-                       "-smp 1,maxcpus=2 -S",
+                       "-smp 1,maxcpus=3 -S",
                        cpu);
 }
 
@@ -298,6 +298,181 @@ static void test_hotplug_on(void)
     qtest_quit(qts);
 }
 
+/* ---- what those see who monitor, and contention ---- */
+
+static QDict *query_vcpu(QTestState *qts, int index)
+{
+    QDict *reply = qtest_qmp(qts, "{ 'execute': 'query-pebs' }");
+    QList *list = qdict_get_qlist(reply, "return");
+    const QListEntry *e;
+    QDict *vcpu = NULL;
+
+    QLIST_FOREACH_ENTRY(list, e) {
+        QDict *d = qobject_to(QDict, qlist_entry_obj(e));
+
+        if (qdict_get_int(d, "cpu-index") == index) {
+            vcpu = d;
+            qobject_ref(vcpu);
+        }
+    }
+    qobject_unref(reply);
+    g_assert_nonnull(vcpu);
+    return vcpu;
+}
+
+static void test_query(void)
+{
+    QTestState *qts = start("Icelake-Server,pebs=on");
+    QDict *vcpu = query_vcpu(qts, 0);
+
+    g_assert_cmpstr(qdict_get_str(vcpu, "qom-path"), ==, VCPU0);
+    g_assert_cmpstr(qdict_get_str(vcpu, "path"), ==, "idle");
+    g_assert_cmpstr(qdict_get_str(vcpu, "source"), ==, "tcg");
+    g_assert_false(qdict_get_bool(vcpu, "suspended"));
+    g_assert_cmpint(qdict_get_int(vcpu, "format"), ==, 4);
+    g_assert_true(qdict_get_bool(vcpu, "baseline"));
+    g_assert_true(qlist_empty(qdict_get_qlist(vcpu, "counters")));
+    g_assert_cmpint(qdict_get_int(vcpu, "fast-records"), ==, 0);
+    g_assert_cmpint(qdict_get_int(vcpu, "slow-records"), ==, 0);
+    g_assert_cmpint(qdict_get_int(vcpu, "dropped-records"), ==, 0);
+    qobject_unref(vcpu);
+    qtest_quit(qts);
+}
+
+static void test_query_off(const void *data)
+{
+    QTestState *qts = start(data);
+    QDict *vcpu = query_vcpu(qts, 0);
+
+    g_assert_cmpstr(qdict_get_str(vcpu, "path"), ==, "off");
+    g_assert_cmpstr(qdict_get_str(vcpu, "source"), ==, "none");
+    g_assert_false(qdict_haskey(vcpu, "format"));
+    g_assert_false(qdict_haskey(vcpu, "baseline"));
+    g_assert_false(qdict_haskey(vcpu, "fast-records"));
+    qobject_unref(vcpu);
+    qtest_quit(qts);
+}
+
+static QDict *query_capabilities(const char *args)
+{
+    QTestState *qts = qtest_init(args);
+    QDict *reply = qtest_qmp(qts, "{ 'execute': 'query-pebs-capabilities' }");
+    QDict *caps = qdict_get_qdict(reply, "return");
+
+    qobject_ref(caps);
+    qobject_unref(reply);
+    qtest_quit(qts);
+    return caps;
+}
+
+static void test_capabilities(void)
+{
+    QDict *caps = query_capabilities("-machine none -accel tcg");
+
+    g_assert_true(qdict_get_bool(caps, "supported"));
+    g_assert_false(qdict_haskey(caps, "reason"));
+    g_assert_cmpint(qdict_get_int(caps, "format"), ==, 4);
+    g_assert_true(qdict_get_bool(caps, "baseline"));
+    g_assert_cmpint(qdict_get_int(caps, "gp-counters"), ==, 8);
+    qobject_unref(caps);
+
+    caps = query_capabilities("-machine none");
+    g_assert_false(qdict_get_bool(caps, "supported"));
+    g_assert_cmpstr(qdict_get_str(caps, "reason"), ==,
+                    "pebs=on is not supported with accelerator 'QTest': "
+                    "use -accel tcg");
+    g_assert_false(qdict_haskey(caps, "format"));
+    qobject_unref(caps);
+}
+
+static QDict *claim(QTestState *qts, const char *id, const char *properties)
+{
+    g_autofree char *arguments = g_strdup_printf(
+        "{ 'driver': 'host-pmc-claim', 'id': '%s'%s%s }", id,
+        *properties ? ", " : "", properties);
+
+    return qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': %p }",
+                     qobject_from_json(arguments, &error_abort));
+}
+
+static void assert_claimed(QTestState *qts, const char *id,
+                           const char *properties)
+{
+    QDict *reply = claim(qts, id, properties);
+
+    g_assert(qdict_haskey(reply, "return"));
+    qobject_unref(reply);
+}
+
+static void assert_not_claimed(QTestState *qts, const char *properties,
+                               const char *message)
+{
+    QDict *reply = claim(qts, "refused", properties);
+
+    g_assert_cmpstr(qdict_get_str(qdict_get_qdict(reply, "error"), "desc"),
+                    ==, message);
+    qobject_unref(reply);
+}
+
+static void test_claim(void)
+{
+    QTestState *qts = start("Icelake-Server,pebs=on");
+
+    assert_not_claimed(qts, "'counters': 1", "no vCPU is named: set vcpu=");
+    assert_not_claimed(qts, "'vcpu': 1, 'counters': 1",
+                       "there is no vCPU 1");
+    assert_not_claimed(qts, "'vcpu': 0",
+                       "no counter is named: set counters= or fixed=");
+    assert_not_claimed(qts, "'vcpu': 0, 'counters': 256",
+                       "there are 8 general-purpose and 3 fixed counters: "
+                       "use counters= up to 0xff and fixed= up to 0x7");
+    assert_claimed(qts, "one", "'vcpu': 0, 'counters': 3");
+    assert_claimed(qts, "two", "'vcpu': 0, 'counters': 4, 'fixed': 1");
+    assert_not_claimed(qts, "'vcpu': 0, 'counters': 14, 'fixed': 3",
+                       "vCPU 0: counters=0x6,fixed=0x1 are claimed already");
+
+    /* What is given back can be had again, and no more than that. */
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
+                             " 'arguments': { 'id': 'two' } }");
+    assert_not_claimed(qts, "'vcpu': 0, 'counters': 2",
+                       "vCPU 0: counters=0x2,fixed=0x0 are claimed already");
+    assert_claimed(qts, "three", "'vcpu': 0, 'counters': 12");
+    qtest_quit(qts);
+}
+
+static void test_claim_without_pmu(void)
+{
+    QTestState *qts = start("Icelake-Server");
+
+    assert_not_claimed(qts, "'vcpu': 0, 'counters': 1",
+                       "vCPU 0 has no counters to claim with accelerator "
+                       "'tcg': use -accel tcg and pebs=on");
+    qtest_quit(qts);
+}
+
+#define CPU_HOTPLUG     0xaf00
+#define CPU_EJECT       0x08
+
+/* A claim goes with its vCPU, and another vCPU of that number has none. */
+static void test_claim_unplugged(void)
+{
+    QTestState *qts = start("Icelake-Server,pebs=on");
+
+    qobject_unref(plug(qts, ""));
+    assert_claimed(qts, "claim", "'vcpu': 1, 'counters': 3");
+    qtest_qmp_assert_success(qts, "{ 'execute': 'device_del',"
+                             " 'arguments': { 'id': 'new' } }");
+    qtest_outl(qts, CPU_HOTPLUG, 0);
+    qtest_outl(qts, CPU_HOTPLUG, 1);
+    qtest_outb(qts, CPU_HOTPLUG + 4, CPU_EJECT);
+    for (int i = 0; i < 2; i++) {
+        qtest_qmp_eventwait(qts, "DEVICE_DELETED");
+    }
+    qobject_unref(plug(qts, ""));
+    assert_claimed(qts, "claim", "'vcpu': 1, 'counters': 3");
+    qtest_quit(qts);
+}
+
 int main(int argc, char **argv)
 {
     static const char * const with_pebs[] = {
@@ -340,5 +515,13 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, &misfits[i], test_hotplug);
     }
     qtest_add_func("pebs/hotplug/pebs-on", test_hotplug_on);
+    qtest_add_func("pebs/query/on", test_query);
+    qtest_add_data_func("pebs/query/off", "Icelake-Server,pebs=off",
+                        test_query_off);
+    qtest_add_data_func("pebs/query/auto", "max", test_query_off);
+    qtest_add_func("pebs/query/capabilities", test_capabilities);
+    qtest_add_func("pebs/claim/refused", test_claim);
+    qtest_add_func("pebs/claim/without-pmu", test_claim_without_pmu);
+    qtest_add_func("pebs/claim/unplugged", test_claim_unplugged);
     return g_test_run();
 }

@@ -38,7 +38,8 @@ typedef enum PMUKind {
     PMU_INDIRECT,       /* near indirect jump or call, not a return */
     PMU_MEM,            /* PMU_LOAD or PMU_STORE */
 
-    PMU_KINDS
+    PMU_KINDS,
+    PMU_NO_KIND = PMU_KINDS
 } PMUKind;
 
 /*

@@ -97,6 +97,14 @@ void x86_pmu_settle(CPUX86State *env);
 void x86_pmu_restart(CPUX86State *env);
 
 /**
+ * x86_pmu_remap: find physical counters anew
+ *
+ * Call when the claims on them have changed, on the vCPU's thread between
+ * blocks, or with the vCPU stopped.
+ */
+void x86_pmu_remap(CPUX86State *env);
+
+/**
  * x86_pebs_record: write the records of PEBS counters that overflowed
  * @counters: which, as bits of IA32_PEBS_ENABLE; all on the same instruction
  * @is_store: whether the memory access to report is the store

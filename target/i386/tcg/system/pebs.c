@@ -7,6 +7,11 @@
  * stop at a watchpoint or touch a device.  What can't be reached costs the
  * record.
  *
+ * The hardware's side knows physical counters: it makes a record in a staging
+ * buffer, and reloads from a shadow of the reset values.  Between it and the
+ * guest stands the slow path, which fills the shadow and rewrites the record;
+ * on the fast path it has nothing to do.  No physical index gets past it.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -26,6 +31,7 @@
 /* A span of guest memory, a host pointer for each page that it touches */
 #define SPAN_PAGES 3
 QEMU_BUILD_BUG_ON(PEBS_RECORD_MAX_SIZE > (SPAN_PAGES - 1) * 4096);
+QEMU_BUILD_BUG_ON(PMC_FIXED_BIT != PEBS_FIXED_BASE);
 
 typedef struct GuestSpan {
     vaddr address;
@@ -168,6 +174,11 @@ static void take_sample(CPUX86State *env, PebsSample *s, bool is_store)
     s->mem.address = is_store ? env->pmu.store_address
                               : env->pmu.load_address;
     s->mem.latency = s->mem.address ? PMU_LOAD_LATENCY : 0;
+    s->mem.aux = 0;
+    s->mem.tsx = 0;
+    s->retire_latency = 0;
+    s->lbr = NULL;
+    s->lbr_count = 0;
     s->gpr.flags = cpu_compute_eflags(env);
     s->gpr.ip = env->eip;
     for (int i = 0; i < CPU_NB_REGS; i++) {
@@ -175,6 +186,96 @@ static void take_sample(CPUX86State *env, PebsSample *s, bool is_store)
         s->xmm[i][0] = env->xmm_regs[i].ZMM_Q(0);
         s->xmm[i][1] = env->xmm_regs[i].ZMM_Q(1);
     }
+}
+
+/* ---- the hardware's side: physical counters ---- */
+
+/* Reset values by physical counter, as the hardware finds them */
+typedef struct PebsShadow {
+    uint64_t present;               /* bits of IA32_PERF_GLOBAL_CTRL */
+    uint64_t reset[PMC_COUNTERS];
+} PebsShadow;
+
+/* Make one record for all of @physical.  Returns its size. */
+static size_t make_record(CPUX86State *env, uint8_t *staging, size_t length,
+                          uint64_t physical, uint64_t data_cfg, bool is_store)
+{
+    PebsSample sample QEMU_UNINITIALIZED;
+
+    sample.applicable_counters = physical;
+    take_sample(env, &sample, is_store);
+    return pebs_record_encode(staging, length, data_cfg, &sample);
+}
+
+/* After a record, or in its place, a counter starts over. */
+static void reload(CPUX86State *env, uint64_t physical,
+                   const PebsShadow *shadow)
+{
+    const PMCMap *map = &env->pmu_config.map;
+
+    physical &= shadow->present;
+    for (; physical; physical &= physical - 1) {
+        uint64_t virtual = pmc_map_virtual(map, physical & -physical);
+
+        *x86_pmu_counter(env, ctz64(virtual)) =
+            extract64(shadow->reset[pmc_index(ctz64(physical))], 0,
+                      PMU_COUNTER_BITS);
+    }
+}
+
+/* ---- the slow path ---- */
+
+/* Let the hardware find the reset value of each of @counters. */
+static void map_reset_values(CPUX86State *env, uint64_t counters,
+                             PebsShadow *shadow)
+{
+    const PMCMap *map = &env->pmu_config.map;
+    unsigned format = x86_cpu_pebs_format(env_archcpu(env));
+
+    shadow->present = 0;
+    for (; counters; counters &= counters - 1) {
+        unsigned bit = ctz64(counters);
+        unsigned physical = map->physical[pmc_index(bit)];
+        uint8_t value[8];
+
+        if (guest_read(env, env->msr_ds_area +
+                            pebs_ds_reset_offset(bit, format),
+                       value, sizeof(value))) {
+            shadow->reset[physical] = ldq_le_p(value);
+            shadow->present |= BIT_ULL(pmc_bit(physical));
+        }
+    }
+}
+
+/* Let a record name the guest's counters. */
+static void rewrite_record(CPUX86State *env, uint8_t *staging, size_t size)
+{
+    uint64_t physical;
+
+    pebs_record_get_counters(staging, size, &physical);
+    pebs_record_set_counters(staging, size,
+                             pmc_map_virtual(&env->pmu_config.map, physical));
+}
+
+static bool is_crossed(CPUX86State *env, uint64_t counters)
+{
+    return pmc_map_crossed(&env->pmu_config.map, counters) != 0;
+}
+
+/* ---- */
+
+static void drop_record(CPUX86State *env, uint64_t counters)
+{
+    qatomic_set(&env->pebs_dropped_records, env->pebs_dropped_records + 1);
+    trace_x86_pebs_dropped(env_cpu(env)->cpu_index, env->pmu.ip, counters);
+}
+
+static void count_record(CPUX86State *env, uint64_t counters)
+{
+    uint64_t *records = is_crossed(env, counters) ? &env->pebs_slow_records
+                                                  : &env->pebs_fast_records;
+
+    qatomic_set(records, *records + 1);
 }
 
 /*
@@ -185,40 +286,25 @@ static void take_sample(CPUX86State *env, PebsSample *s, bool is_store)
 static bool record(CPUX86State *env, PebsDsArea *ds, uint64_t counters,
                    uint64_t data_cfg, bool is_store)
 {
-    uint8_t bytes[PEBS_RECORD_MAX_SIZE];
-    PebsSample sample = { .applicable_counters = counters };
+    uint8_t staging[PEBS_RECORD_MAX_SIZE] QEMU_UNINITIALIZED;
+    uint64_t physical = pmc_map_physical(&env->pmu_config.map, counters);
     PebsDsRoom room;
     size_t size;
 
-    take_sample(env, &sample, is_store);
-    size = pebs_record_encode(bytes, sizeof(bytes), data_cfg, &sample);
+    size = make_record(env, staging, sizeof(staging), physical, data_cfg,
+                       is_store);
+    if (is_crossed(env, counters)) {
+        rewrite_record(env, staging, size);
+    }
     room = pebs_ds_check(ds, size);
-    if (room == PEBS_DS_WRITE && write_record(env, ds, bytes, size)) {
-        trace_x86_pebs_record(env_cpu(env)->cpu_index, sample.ip, counters,
+    if (room == PEBS_DS_WRITE && write_record(env, ds, staging, size)) {
+        count_record(env, counters);
+        trace_x86_pebs_record(env_cpu(env)->cpu_index, env->pmu.ip, counters,
                               ds->index);
         return pebs_ds_threshold_reached(ds);
     }
-    env->pebs_dropped_records++;
-    trace_x86_pebs_dropped(env_cpu(env)->cpu_index, sample.ip, counters);
+    drop_record(env, counters);
     return room == PEBS_DS_FULL;
-}
-
-/* After a record, or in its place, a counter starts over. */
-static void reload(CPUX86State *env, uint64_t counters)
-{
-    unsigned format = x86_cpu_pebs_format(env_archcpu(env));
-
-    for (; counters; counters &= counters - 1) {
-        unsigned bit = ctz64(counters);
-        uint8_t value[8];
-
-        if (guest_read(env, env->msr_ds_area +
-                            pebs_ds_reset_offset(bit, format),
-                       value, sizeof(value))) {
-            *x86_pmu_counter(env, bit) =
-                extract64(ldq_le_p(value), 0, PMU_COUNTER_BITS);
-        }
-    }
 }
 
 bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store)
@@ -226,13 +312,13 @@ bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store)
     uint8_t management[PEBS_DS_MANAGEMENT_SIZE];
     uint64_t adaptive = adaptive_counters(env, counters);
     uint64_t basic = counters & ~adaptive;
+    PebsShadow shadow QEMU_UNINITIALIZED;
     bool due = false;
     PebsDsArea ds;
 
     if (!guest_read(env, env->msr_ds_area + PEBS_DS_BASE, management,
                     sizeof(management))) {
-        env->pebs_dropped_records++;
-        trace_x86_pebs_dropped(env_cpu(env)->cpu_index, env->pmu.ip, counters);
+        drop_record(env, counters);
         return false;
     }
     pebs_ds_decode(&ds, management);
@@ -243,7 +329,8 @@ bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store)
     if (basic) {
         due |= record(env, &ds, basic, 0, is_store);
     }
-    reload(env, counters);
+    map_reset_values(env, counters, &shadow);
+    reload(env, pmc_map_physical(&env->pmu_config.map, counters), &shadow);
 
     /*
      * LVTPC is masked from a PMI until the guest has handled it, so there is

@@ -5,6 +5,9 @@
  * chapter "Performance Monitoring".  One cycle per instruction.  Freezing on a
  * PMI is left out, as IA32_DEBUGCTL is.
  *
+ * Counting follows from the MSRs and from which physical counters there are:
+ * that is worked out when they change, and kept in X86PMUConfig.
+ *
  * Counters live in their MSRs as of the last settlement.  From there on the
  * budgets in pmu-budget.h tell what has been counted.  To settle is to add
  * that to the counters; to grant is to hand out budgets that end one event
@@ -22,6 +25,7 @@
 #include "accel/tcg/cpu-loop.h"
 #include "tcg/insn-start-words.h"
 #include "hw/i386/apic.h"
+#include "system/tcg.h"
 #include "tcg/helper-tcg.h"
 #include "tcg/pmu.h"
 #include "pebs.h"
@@ -64,30 +68,14 @@
 
 #define LD_LAT_VALID            0xffffull
 
-/* Privilege levels that a counter counts at, a bit each */
-enum {
-    PRIV_OS  = 1 << 0,  /* CPL 0 */
-    PRIV_USR = 1 << 1,  /* CPL 1 to 3 */
-};
-
-/*
- * What a counter counts: a kind, less another that is part of it, and more of
- * what is part of that one.
- */
-typedef struct PMUEvent {
-    unsigned privs;
-    bool never;
-    PMUKind kind;
-    bool has_less;
-    PMUKind less;
-    bool has_more;
-    PMUKind more;
-} PMUEvent;
-
-/* How often each kind has been seen since the last settlement. */
+/* What has been counted down since the last settlement */
 typedef struct PMUTally {
-    int64_t count[PMU_SETS][PMU_KINDS];
+    int64_t gone[PMU_SETS][PMU_WORDS];
 } PMUTally;
+
+#define FOREACH_COUNTER(counters, bit)                                    \
+    for (uint64_t todo = (counters);                                      \
+         todo && ((bit) = ctz64(todo), true); todo &= todo - 1)
 
 static uint64_t counter_mask(void)
 {
@@ -97,6 +85,27 @@ static uint64_t counter_mask(void)
 static unsigned gp_counters(CPUX86State *env)
 {
     return x86_cpu_pmu_gp_counters(env_archcpu(env));
+}
+
+/* What PERF_CAPABILITIES offers, for the MSRs that depend on it */
+static uint64_t capabilities(CPUX86State *env)
+{
+    return env->features[FEAT_PERF_CAPABILITIES];
+}
+
+static bool has_version4(CPUX86State *env)
+{
+    return x86_cpu_tcg_pmu_version(env_archcpu(env)) >= 4;
+}
+
+static bool has_pebs(CPUX86State *env)
+{
+    return capabilities(env) & PERF_CAP_PEBS_FORMAT;
+}
+
+static bool has_baseline(CPUX86State *env)
+{
+    return capabilities(env) & PERF_CAP_PEBS_BASELINE;
 }
 
 /* The counters that exist, as bits of IA32_PERF_GLOBAL_CTRL. */
@@ -115,7 +124,7 @@ uint64_t *x86_pmu_counter(CPUX86State *env, unsigned bit)
 
 static unsigned current_priv(CPUX86State *env)
 {
-    return env->hflags & HF_CPL_MASK ? PRIV_USR : PRIV_OS;
+    return env->hflags & HF_CPL_MASK ? PMU_PRIV_USR : PMU_PRIV_OS;
 }
 
 /* TB flags of the current privilege level */
@@ -155,26 +164,26 @@ static const struct {
 #define EVENT_COND_NTAKEN       EVENT(0xc4, 0x10)
 #define EVENT_LOAD_LATENCY      EVENT(0xcd, 0x01)
 
-static void find_event(CPUX86State *env, uint16_t code, PMUEvent *ev)
+static PMUEvent find_event(CPUX86State *env, uint16_t code)
 {
+    PMUEvent ev = { .kind = PMU_NO_KIND, .less = PMU_NO_KIND,
+                    .more = PMU_NO_KIND };
+
     if (code == EVENT_COND_NTAKEN) {
-        ev->kind = PMU_COND;
-        ev->has_less = true;
-        ev->less = PMU_COND_TAKEN;
-        return;
-    }
-    if (code == EVENT_LOAD_LATENCY) {
-        ev->kind = PMU_LOAD;
-        ev->never = env->msr_pebs_ld_lat > PMU_LOAD_LATENCY;
-        return;
-    }
-    for (int i = 0; i < ARRAY_SIZE(events); i++) {
-        if (events[i].code == code) {
-            ev->kind = events[i].kind;
-            return;
+        ev.kind = PMU_COND;
+        ev.less = PMU_COND_TAKEN;
+    } else if (code == EVENT_LOAD_LATENCY) {
+        if (env->msr_pebs_ld_lat <= PMU_LOAD_LATENCY) {
+            ev.kind = PMU_LOAD;
+        }
+    } else {
+        for (int i = 0; i < ARRAY_SIZE(events); i++) {
+            if (events[i].code == code) {
+                ev.kind = events[i].kind;
+            }
         }
     }
-    ev->never = true;
+    return ev;
 }
 
 /*
@@ -191,17 +200,18 @@ static void apply_cmask(uint64_t evtsel, PMUEvent *ev)
         return;
     }
     if (!(evtsel & EVTSEL_INV)) {
-        ev->never |= cmask > 1;
+        if (cmask > 1) {
+            ev->kind = PMU_NO_KIND;
+        }
         return;
     }
-    if (cmask > 1 || ev->never) {
-        *ev = (PMUEvent) { .privs = ev->privs, .kind = PMU_INSN };
+    if (cmask > 1 || ev->kind == PMU_NO_KIND) {
+        ev->kind = PMU_INSN;
+        ev->less = PMU_NO_KIND;
     } else if (ev->kind == PMU_INSN) {
-        ev->never = true;
+        ev->kind = PMU_NO_KIND;
     } else {
-        ev->has_more = ev->has_less;
         ev->more = ev->less;
-        ev->has_less = true;
         ev->less = ev->kind;
         ev->kind = PMU_INSN;
     }
@@ -210,14 +220,13 @@ static void apply_cmask(uint64_t evtsel, PMUEvent *ev)
 static PMUEvent gp_event(CPUX86State *env, unsigned counter)
 {
     uint64_t evtsel = env->msr_gp_evtsel[counter];
-    PMUEvent ev = { };
+    PMUEvent ev = find_event(env, evtsel & (EVTSEL_EVENT | EVTSEL_UMASK));
 
-    if (evtsel & EVTSEL_ENABLE) {
-        ev.privs = (evtsel & EVTSEL_OS ? PRIV_OS : 0) |
-                   (evtsel & EVTSEL_USR ? PRIV_USR : 0);
-    }
-    find_event(env, evtsel & (EVTSEL_EVENT | EVTSEL_UMASK), &ev);
     apply_cmask(evtsel, &ev);
+    if (evtsel & EVTSEL_ENABLE) {
+        ev.privs = (evtsel & EVTSEL_OS ? PMU_PRIV_OS : 0) |
+                   (evtsel & EVTSEL_USR ? PMU_PRIV_USR : 0);
+    }
     return ev;
 }
 
@@ -227,38 +236,175 @@ static PMUEvent fixed_event(CPUX86State *env, unsigned counter)
     uint64_t ctrl = env->msr_fixed_ctr_ctrl >> (counter * 4);
 
     return (PMUEvent) {
-        .privs = (ctrl & FIXED_OS ? PRIV_OS : 0) |
-                 (ctrl & FIXED_USR ? PRIV_USR : 0),
+        .privs = (ctrl & FIXED_OS ? PMU_PRIV_OS : 0) |
+                 (ctrl & FIXED_USR ? PMU_PRIV_USR : 0),
         .kind = PMU_INSN,
+        .less = PMU_NO_KIND,
+        .more = PMU_NO_KIND,
     };
 }
 
-/* Returns whether counter @bit counts anything. */
-static bool counter_event(CPUX86State *env, unsigned bit, PMUEvent *ev)
+static PMUEvent *counter_event(CPUX86State *env, unsigned bit)
 {
-    *ev = bit < PEBS_FIXED_BASE ? gp_event(env, bit)
-                                : fixed_event(env, bit - PEBS_FIXED_BASE);
-    return (env->msr_global_ctrl & BIT_ULL(bit)) && ev->privs && !ev->never;
+    return &env->pmu_config.event[pmc_index(bit)];
 }
 
-/* Iterate over the counters that count, with their events. */
-#define FOREACH_ACTIVE(env, bit, ev)                                      \
-    for (uint64_t todo = (env)->msr_global_ctrl & counters_mask(env);     \
-         todo && ((bit) = ctz64(todo), true); todo &= todo - 1)           \
-        if (counter_event(env, bit, ev))
+/* ---- what the MSRs come down to ---- */
+
+/* Read what each counter is set to.  Returns those that are switched on. */
+static uint64_t decode_events(CPUX86State *env)
+{
+    uint64_t on = 0;
+    unsigned bit;
+
+    FOREACH_COUNTER(env->msr_global_ctrl & counters_mask(env), bit) {
+        PMUEvent *ev = counter_event(env, bit);
+
+        *ev = bit < PEBS_FIXED_BASE ? gp_event(env, bit)
+                                    : fixed_event(env, bit - PEBS_FIXED_BASE);
+        on |= ev->privs ? BIT_ULL(bit) : 0;
+    }
+    return on;
+}
+
+/*
+ * The physical counters that can count what virtual counter @bit does: Linux's
+ * intel_icl_event_constraints[], in which an event that a fixed counter has
+ * may be counted there or by any GP counter.
+ */
+static uint64_t able_counters(CPUX86State *env, unsigned bit)
+{
+    const uint64_t gp = MAKE_64BIT_MASK(0, PMC_GP);
+
+    if (bit == PEBS_FIXED_BASE + 2) {
+        return BIT_ULL(bit);    /* CPU_CLK_UNHALTED.REF_TSC */
+    }
+    if (bit >= PEBS_FIXED_BASE) {
+        return gp | BIT_ULL(bit);
+    }
+    switch (env->msr_gp_evtsel[bit] & (EVTSEL_EVENT | EVTSEL_UMASK)) {
+    case EVENT(0xc0, 0x00):
+    case EVENT(0xc0, 0x01):
+        return gp | BIT_ULL(PEBS_FIXED_BASE);
+    case EVENT(0x3c, 0x00):
+        return gp | BIT_ULL(PEBS_FIXED_BASE + 1);
+    case EVENT(0xd0, 0x81):
+    case EVENT(0xd0, 0x82):
+    case EVENT(0xd0, 0x83):
+        return MAKE_64BIT_MASK(0, 4);
+    default:
+        return gp;
+    }
+}
+
+static void place_counters(CPUX86State *env, uint64_t on)
+{
+    uint64_t able[PMC_COUNTERS];
+    unsigned bit;
+
+    FOREACH_COUNTER(on, bit) {
+        able[pmc_index(bit)] = able_counters(env, bit);
+        /* Without baseline, PEBS is for GP counters. */
+        if ((env->msr_pebs_enable & BIT_ULL(bit)) && !has_baseline(env)) {
+            able[pmc_index(bit)] &= MAKE_64BIT_MASK(0, PMC_GP);
+        }
+    }
+    pmc_map_place(&env->pmu_config.map, on, able,
+                  env_archcpu(env)->pmc_claimed);
+}
+
+static uint64_t mapped_counters(CPUX86State *env)
+{
+    return pmc_map_virtual(&env->pmu_config.map, PMC_ALL);
+}
+
+/* PEBS counters of @on that can't sample where they are */
+static uint64_t suspended_counters(CPUX86State *env, uint64_t on)
+{
+    uint64_t crossed = pmc_map_crossed(&env->pmu_config.map, on);
+
+    return env->msr_pebs_enable & ((on & ~mapped_counters(env)) |
+                                   (tcg_pebs_slow_path() ? 0 : crossed));
+}
+
+static uint64_t make_report(CPUX86State *env, uint64_t on)
+{
+    uint64_t report = suspended_counters(env, on) ? PEBS_REPORT_SUSPENDED : 0;
+    unsigned bit;
+
+    FOREACH_COUNTER(on & env->msr_pebs_enable, bit) {
+        unsigned index = pmc_index(bit);
+        unsigned physical = env->pmu_config.map.physical[index];
+
+        report |= (uint64_t)(physical == PMC_NONE ? PEBS_REPORT_UNMAPPED :
+                             PEBS_REPORT_MAPPED + physical)
+                  << (index * PEBS_REPORT_LENGTH);
+    }
+    return report;
+}
+
+static PMULevel event_level(const PMUEvent *ev)
+{
+    PMULevel level = pmu_kind_level(ev->kind);
+
+    if (ev->less != PMU_NO_KIND) {
+        level = MAX(level, pmu_kind_level(ev->less));
+    }
+    if (ev->more != PMU_NO_KIND) {
+        level = MAX(level, pmu_kind_level(ev->more));
+    }
+    return level;
+}
+
+/* Choose the modes of blocks, one per privilege level. */
+static void choose_modes(CPUX86State *env)
+{
+    PMULevel level[2] = { PMU_LEVEL_NONE, PMU_LEVEL_NONE };
+    unsigned any = 0, all = PMU_PRIV_OS | PMU_PRIV_USR;
+    unsigned bit;
+
+    FOREACH_COUNTER(env->pmu_config.counting, bit) {
+        const PMUEvent *ev = counter_event(env, bit);
+
+        any |= ev->privs;
+        all &= ev->privs;
+        for (unsigned usr = 0; usr < 2; usr++) {
+            if (ev->privs & (usr ? PMU_PRIV_USR : PMU_PRIV_OS)) {
+                level[usr] = MAX(level[usr], event_level(ev));
+            }
+        }
+    }
+    env->pmu.tb_flags[0] = level[0] << HF_PMU_LEVEL_SHIFT;
+    env->pmu.tb_flags[1] = level[1] << HF_PMU_LEVEL_SHIFT |
+                           (any != all && any ? HF_PMU_PRIVATE_MASK : 0);
+}
+
+/* Work out what is counted, after the MSRs or the claims have changed. */
+static void configure(CPUX86State *env)
+{
+    uint64_t on = decode_events(env), counting;
+    unsigned bit;
+
+    place_counters(env, on);
+    counting = on & mapped_counters(env) & ~suspended_counters(env, on);
+    FOREACH_COUNTER(counting, bit) {
+        if (counter_event(env, bit)->kind == PMU_NO_KIND) {
+            counting &= ~BIT_ULL(bit);
+        }
+    }
+    env->pmu_config.counting = counting;
+    choose_modes(env);
+    x86_pebs_publish(env_archcpu(env), make_report(env, on));
+}
 
 /* ---- counting ---- */
 
 static void tally(CPUX86State *env, PMUTally *t)
 {
     for (unsigned set = 0; set < PMU_SETS; set++) {
-        for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
-            unsigned word = pmu_kind_word(kind);
-            uint64_t gone = env->pmu.granted[set][word] -
-                            env->pmu.left[set][word];
-
-            t->count[set][kind] = kind == PMU_INSN ? gone :
-                extract64(gone, pmu_kind_shift(kind), PMU_LANE_BITS);
+        for (unsigned word = 0; word < PMU_WORDS; word++) {
+            t->gone[set][word] = env->pmu.granted[set][word] -
+                                 env->pmu.left[set][word];
         }
     }
 }
@@ -268,15 +414,13 @@ static void tally_unretired(CPUX86State *env, PMUTally *t, uintptr_t ra)
 {
     uint64_t data[INSN_START_WORDS];
     unsigned set = pmu_flags_set(current_flags(env));
-    PMULevel level = pmu_flags_level(current_flags(env));
+    unsigned words = pmu_level_words(pmu_flags_level(current_flags(env)));
 
     if (!cpu_unwind_state_data(env_cpu(env), ra, data)) {
         return;
     }
-    for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
-        if (pmu_kind_word(kind) < pmu_level_words(level)) {
-            t->count[set][kind] -= pmu_packed_count(data[2], kind);
-        }
+    for (unsigned word = 0; word < words; word++) {
+        t->gone[set][word] -= pmu_packed_word(data[2], word);
     }
 }
 
@@ -287,7 +431,19 @@ static bool event_in_set(CPUX86State *env, const PMUEvent *ev,
     if (!pmu_flags_set(env->pmu.tb_flags[1])) {
         return set == 0;
     }
-    return ev->privs & (set ? PRIV_USR : PRIV_OS);
+    return ev->privs & (set ? PMU_PRIV_USR : PMU_PRIV_OS);
+}
+
+static uint64_t kind_count(const int64_t *gone, unsigned kind)
+{
+    int64_t word;
+
+    if (kind == PMU_NO_KIND) {
+        return 0;
+    }
+    word = gone[pmu_kind_word(kind)];
+    return kind == PMU_INSN ? word : extract64(word, pmu_kind_shift(kind),
+                                               PMU_LANE_BITS);
 }
 
 static uint64_t event_count(CPUX86State *env, const PMUEvent *ev,
@@ -297,13 +453,9 @@ static uint64_t event_count(CPUX86State *env, const PMUEvent *ev,
 
     for (unsigned set = 0; set < PMU_SETS; set++) {
         if (event_in_set(env, ev, set)) {
-            count += t->count[set][ev->kind];
-            if (ev->has_less) {
-                count -= t->count[set][ev->less];
-            }
-            if (ev->has_more) {
-                count += t->count[set][ev->more];
-            }
+            count += kind_count(t->gone[set], ev->kind) -
+                     kind_count(t->gone[set], ev->less) +
+                     kind_count(t->gone[set], ev->more);
         }
     }
     return count;
@@ -313,12 +465,12 @@ static uint64_t event_count(CPUX86State *env, const PMUEvent *ev,
 static uint64_t settle(CPUX86State *env, const PMUTally *t)
 {
     uint64_t overflowed = 0;
-    PMUEvent ev;
     unsigned bit;
 
-    FOREACH_ACTIVE(env, bit, &ev) {
+    FOREACH_COUNTER(env->pmu_config.counting, bit) {
         uint64_t *counter = x86_pmu_counter(env, bit);
-        uint64_t value = *counter + event_count(env, &ev, t);
+        uint64_t value = *counter +
+                         event_count(env, counter_event(env, bit), t);
 
         if (value > counter_mask()) {
             overflowed |= BIT_ULL(bit);
@@ -345,68 +497,33 @@ static void grant_at_most(CPUX86State *env, unsigned set, PMUKind kind,
 
 static void grant_event(CPUX86State *env, const PMUEvent *ev, uint64_t events)
 {
-    unsigned here = current_priv(env) == PRIV_USR;
+    unsigned here = current_priv(env) == PMU_PRIV_USR;
     bool private = pmu_flags_set(env->pmu.tb_flags[1]);
 
-    if (private && ev->privs == (PRIV_OS | PRIV_USR)) {
+    if (private && ev->privs == (PMU_PRIV_OS | PMU_PRIV_USR)) {
         uint64_t share = events >> PMU_SHARE_SHIFT;
 
         grant_at_most(env, here, ev->kind, events - share);
         grant_at_most(env, !here, ev->kind, share);
     } else {
-        grant_at_most(env, private && ev->privs == PRIV_USR, ev->kind, events);
+        grant_at_most(env, private && ev->privs == PMU_PRIV_USR, ev->kind,
+                      events);
     }
-}
-
-static PMULevel event_level(const PMUEvent *ev)
-{
-    PMULevel level = pmu_kind_level(ev->kind);
-
-    if (ev->has_less) {
-        level = MAX(level, pmu_kind_level(ev->less));
-    }
-    if (ev->has_more) {
-        level = MAX(level, pmu_kind_level(ev->more));
-    }
-    return level;
-}
-
-/* Choose the modes of blocks, one per privilege level. */
-static void choose_modes(CPUX86State *env)
-{
-    PMULevel level[2] = { PMU_LEVEL_NONE, PMU_LEVEL_NONE };
-    unsigned any = 0, all = PRIV_OS | PRIV_USR;
-    PMUEvent ev;
-    unsigned bit;
-
-    FOREACH_ACTIVE(env, bit, &ev) {
-        any |= ev.privs;
-        all &= ev.privs;
-        for (unsigned usr = 0; usr < 2; usr++) {
-            if (ev.privs & (usr ? PRIV_USR : PRIV_OS)) {
-                level[usr] = MAX(level[usr], event_level(&ev));
-            }
-        }
-    }
-    env->pmu.tb_flags[0] = level[0] << HF_PMU_LEVEL_SHIFT;
-    env->pmu.tb_flags[1] = level[1] << HF_PMU_LEVEL_SHIFT |
-                           (any != all && any ? HF_PMU_PRIVATE_MASK : 0);
 }
 
 static void grant(CPUX86State *env)
 {
-    PMUEvent ev;
     unsigned bit;
 
-    choose_modes(env);
     for (unsigned set = 0; set < PMU_SETS; set++) {
         env->pmu.left[set][0] = PMU_INSN_MAX;
         for (unsigned word = 1; word < PMU_WORDS; word++) {
             env->pmu.left[set][word] = ~PMU_GUARDS;
         }
     }
-    FOREACH_ACTIVE(env, bit, &ev) {
-        grant_event(env, &ev, counter_mask() - *x86_pmu_counter(env, bit));
+    FOREACH_COUNTER(env->pmu_config.counting, bit) {
+        grant_event(env, counter_event(env, bit),
+                    counter_mask() - *x86_pmu_counter(env, bit));
     }
     memcpy(env->pmu.granted, env->pmu.left, sizeof(env->pmu.granted));
 }
@@ -422,7 +539,14 @@ void x86_pmu_settle(CPUX86State *env)
 
 void x86_pmu_restart(CPUX86State *env)
 {
+    configure(env);
     grant(env);
+}
+
+void x86_pmu_remap(CPUX86State *env)
+{
+    x86_pmu_settle(env);
+    x86_pmu_restart(env);
 }
 
 void x86_pmu_give_back(CPUX86State *env, uint32_t tb_flags, uint64_t packed)
@@ -456,9 +580,7 @@ static bool wants_pmi(CPUX86State *env, uint64_t counters)
 
 static bool counts_stores(CPUX86State *env, uint64_t counters)
 {
-    PMUEvent ev;
-
-    return counter_event(env, ctz64(counters), &ev) && ev.kind == PMU_STORE;
+    return counter_event(env, ctz64(counters))->kind == PMU_STORE;
 }
 
 static void deliver_pmi(CPUX86State *env)
@@ -590,13 +712,12 @@ void helper_pmu_split(CPUX86State *env, uint32_t cflags, uint32_t insns)
 static uint64_t read_counter(CPUX86State *env, unsigned bit, uintptr_t ra)
 {
     uint64_t value = *x86_pmu_counter(env, bit);
-    PMUEvent ev;
     PMUTally t;
 
-    if (counter_event(env, bit, &ev)) {
+    if (env->pmu_config.counting & BIT_ULL(bit)) {
         tally(env, &t);
         tally_unretired(env, &t, ra);
-        value += event_count(env, &ev, &t);
+        value += event_count(env, counter_event(env, bit), &t);
     }
     return value & counter_mask();
 }
@@ -638,17 +759,6 @@ static int msr_counter(CPUX86State *env, uint32_t index)
     return -1;
 }
 
-/* What PERF_CAPABILITIES offers, for the MSRs that depend on it */
-static uint64_t capabilities(CPUX86State *env)
-{
-    return env->features[FEAT_PERF_CAPABILITIES];
-}
-
-static bool has_version4(CPUX86State *env)
-{
-    return x86_cpu_tcg_pmu_version(env_archcpu(env)) >= 4;
-}
-
 static uint64_t status_mask(CPUX86State *env)
 {
     return counters_mask(env) | PEBS_STATUS_OVF_BUF | STATUS_COND_CHGD |
@@ -675,16 +785,6 @@ static uint64_t global_inuse(CPUX86State *env)
     return in_use | (pmi ? BIT_ULL(63) : 0);
 }
 
-static bool has_pebs(CPUX86State *env)
-{
-    return capabilities(env) & PERF_CAP_PEBS_FORMAT;
-}
-
-static bool has_baseline(CPUX86State *env)
-{
-    return capabilities(env) & PERF_CAP_PEBS_BASELINE;
-}
-
 /*
  * An MSR that is a plain store: where it is kept and which bits may be set.
  * Without the feature that brings it, it doesn't exist.
@@ -699,7 +799,8 @@ static uint64_t *stored_msr(CPUX86State *env, uint32_t index, uint64_t *valid)
     case MSR_CORE_PERF_FIXED_CTR_CTRL:
         *valid = 0;
         for (unsigned i = 0; i < MAX_FIXED_COUNTERS; i++) {
-            *valid |= (FIXED_VALID | (has_baseline(env) ? PMU_FIXED_ADAPTIVE : 0))
+            *valid |= (FIXED_VALID |
+                       (has_baseline(env) ? PMU_FIXED_ADAPTIVE : 0))
                       << (i * 4);
         }
         return &env->msr_fixed_ctr_ctrl;
@@ -805,6 +906,7 @@ static bool set_msr(CPUX86State *env, uint32_t index, uint64_t value)
     stored = stored_msr(env, index, &valid);
     if (stored) {
         *stored = value;
+        configure(env);
         return true;
     }
     switch (index) {

@@ -202,8 +202,8 @@ static void check_sample(const Scenario *sc, bool user, const Event *e,
     if (company) {
         set_counter(1, &events[EV_INSN], SEL_OS, 0);
         set_counter(2, &events[EV_MEM], SEL_USR, 0);
-        set_counter(3, &events[EV_TAKEN], SEL_BOTH, 0);
-        mask = 0xf;
+        set_counter(config.gp - 1, &events[EV_TAKEN], SEL_BOTH, 0);
+        mask = 0x7 | 1ull << (config.gp - 1);
     }
     pmi_expected();
     if (stepping) {
