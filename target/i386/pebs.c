@@ -15,6 +15,9 @@
 #include "migration/vmstate.h"
 #include "system/kvm.h"
 #include "system/tcg.h"
+#include "kvm/kvm_i386.h"
+#include "kvm/pebs.h"
+#include "pebs-record.h"
 #include "pebs.h"
 
 /*
@@ -64,9 +67,14 @@ bool x86_cpu_has_tcg_pmu(const X86CPU *cpu)
     return tcg_enabled() && cpu->enable_pmu && cpu->pebs != ON_OFF_AUTO_AUTO;
 }
 
+static unsigned max_gp_counters(void)
+{
+    return kvm_enabled() ? kvm_pmu_gp_counters() : TCG_PMU_GP_COUNTERS;
+}
+
 unsigned x86_cpu_pmu_gp_counters(const X86CPU *cpu)
 {
-    return cpu->pmu_gp_counters ? cpu->pmu_gp_counters : TCG_PMU_GP_COUNTERS;
+    return cpu->pmu_gp_counters ? cpu->pmu_gp_counters : max_gp_counters();
 }
 
 unsigned x86_cpu_pebs_format(const X86CPU *cpu)
@@ -99,6 +107,16 @@ static int find_model(const X86CPU *cpu)
     return -1;
 }
 
+const char *x86_pebs_cpu_with_model(unsigned model)
+{
+    for (int i = 0; i < ARRAY_SIZE(pebs_models); i++) {
+        if (pebs_models[i].model == model) {
+            return pebs_models[i].name;
+        }
+    }
+    return NULL;
+}
+
 /* A property that only means something beside pebs=on */
 static bool check_companions(X86CPU *cpu, Error **errp)
 {
@@ -115,9 +133,10 @@ static bool check_companions(X86CPU *cpu, Error **errp)
         error_setg(errp, "pmu-gp-counters needs pebs=on, or pmu=on,pebs=off");
         return false;
     }
-    if (cpu->pmu_gp_counters > TCG_PMU_GP_COUNTERS) {
-        error_setg(errp, "pmu-gp-counters=%u is more than the %d that TCG has",
-                   cpu->pmu_gp_counters, TCG_PMU_GP_COUNTERS);
+    if (cpu->pmu_gp_counters && cpu->pmu_gp_counters > max_gp_counters()) {
+        error_setg(errp, "pmu-gp-counters=%u is more than the %u that %s has",
+                   cpu->pmu_gp_counters, max_gp_counters(),
+                   kvm_enabled() ? "KVM" : "TCG");
         return false;
     }
     return true;
@@ -135,37 +154,62 @@ static bool check_feature(X86CPU *cpu, FeatureWord word, uint64_t bit,
     return true;
 }
 
-static bool check_features(X86CPU *cpu, Error **errp)
+static bool check_long_mode(X86CPU *cpu, Error **errp)
 {
     if (!(cpu->env.features[FEAT_8000_0001_EDX] & CPUID_EXT2_LM)) {
         error_setg(errp, "pebs=on needs a 64-bit CPU: remove lm=off or use "
                    "another -cpu model");
         return false;
     }
-    return check_feature(cpu, FEAT_1_EDX, CPUID_DTS, "ds", errp) &&
+    return true;
+}
+
+/* UINT32_MAX: as high as it takes */
+static bool check_level(X86CPU *cpu, Error **errp)
+{
+    if (cpu->env.cpuid_level < 0xa) {
+        error_setg(errp, "pebs=on needs CPUID leaf 10: remove level=%u",
+                   cpu->env.cpuid_level);
+        return false;
+    }
+    return true;
+}
+
+static bool check_features(X86CPU *cpu, Error **errp)
+{
+    return check_level(cpu, errp) &&
+           check_feature(cpu, FEAT_1_EDX, CPUID_DTS, "ds", errp) &&
            check_feature(cpu, FEAT_1_ECX, CPUID_EXT_DTES64, "dtes64", errp) &&
            check_feature(cpu, FEAT_1_ECX, CPUID_EXT_PDCM, "pdcm", errp);
 }
 
-static bool prepare_tcg(X86CPU *cpu, Error **errp)
+/* The CPUID model of the hardware that pebs_models[@i] stands for */
+static bool present_model(X86CPU *cpu, int i, Error **errp)
 {
-    g_autofree char *name = cpu_model_from_type(object_get_typename(
-                                                    OBJECT(cpu)));
-    int i = find_model(cpu);
-
-    if (i < 0) {
-        error_setg(errp, "CPU model '%s' has no PEBS that a guest can use "
-                   "(adaptive records, format 4)", name);
-        error_append_hint(errp, "Use -cpu Icelake-Server, SapphireRapids, "
-                          "GraniteRapids or Snowridge.\n");
-        return false;
-    }
     if (cpu->model_set &&
         object_property_get_int(OBJECT(cpu), "model", NULL) !=
         pebs_models[i].model) {
         error_setg(errp, "pebs=on presents '%s' as CPUID model %d, which is "
-                   "what its hardware has: remove model=", name,
-                   pebs_models[i].model);
+                   "what its hardware has: remove model=",
+                   pebs_models[i].name, pebs_models[i].model);
+        return false;
+    }
+    return object_property_set_int(OBJECT(cpu), "model", pebs_models[i].model,
+                                   errp);
+}
+
+static bool prepare_tcg(X86CPU *cpu, Error **errp)
+{
+    int i = find_model(cpu);
+
+    if (i < 0) {
+        g_autofree char *name = cpu_model_from_type(object_get_typename(
+                                                        OBJECT(cpu)));
+
+        error_setg(errp, "CPU model '%s' has no PEBS that a guest can use "
+                   "(adaptive records, format 4)", name);
+        error_append_hint(errp, "Use -cpu Icelake-Server, SapphireRapids, "
+                          "GraniteRapids or Snowridge.\n");
         return false;
     }
     if (cpu->pebs_format == 0) {
@@ -175,36 +219,65 @@ static bool prepare_tcg(X86CPU *cpu, Error **errp)
                    cpu->pebs_format);
         return false;
     }
-    return object_property_set_int(OBJECT(cpu), "model", pebs_models[i].model,
-                                   errp);
+    return present_model(cpu, i, errp) && check_long_mode(cpu, errp);
 }
 
-static bool accelerator_has_pmu(Error **errp)
+/* Any CPU model will do that shows what the host's CPU does. */
+static bool prepare_kvm(X86CPU *cpu, Error **errp)
 {
-    if (tcg_enabled()) {
-        return true;
-    }
-    if (kvm_enabled()) {
-        error_setg(errp, "pebs=on is not supported with KVM yet: use "
-                   "-accel tcg");
-    } else {
-        error_setg(errp, "pebs=on is not supported with accelerator '%s': use "
-                   "-accel tcg", current_accel_name());
-    }
+    int i = find_model(cpu);
+
+    return (i < 0 || present_model(cpu, i, errp)) &&
+           kvm_pebs_prepare(cpu, errp);
+}
+
+static bool no_pmu(Error **errp)
+{
+    error_setg(errp, "pebs=on is not supported with accelerator '%s': use "
+               "-accel tcg", current_accel_name());
     return false;
 }
 
-bool x86_pebs_offered(X86PebsOffer *offer, Error **errp)
+static bool prepare_accel(X86CPU *cpu, Error **errp)
 {
-    if (!accelerator_has_pmu(errp)) {
-        return false;
+    if (tcg_enabled()) {
+        return prepare_tcg(cpu, errp);
     }
+    return kvm_enabled() ? prepare_kvm(cpu, errp) : no_pmu(errp);
+}
+
+static void offer_tcg(X86PebsOffer *offer)
+{
     *offer = (X86PebsOffer) {
         .format = TCG_PEBS_FORMAT,
         .baseline = true,
         .gp_counters = TCG_PMU_GP_COUNTERS,
     };
+}
+
+static bool offer_kvm(X86PebsOffer *offer, Error **errp)
+{
+    KvmPebsOffer kvm;
+
+    if (!kvm_pebs_probe(&kvm, errp)) {
+        return false;
+    }
+    *offer = (X86PebsOffer) {
+        .format = extract64(kvm.perf_capabilities, PERF_CAP_PEBS_FORMAT_SHIFT,
+                            PERF_CAP_PEBS_FORMAT_LENGTH),
+        .baseline = kvm.perf_capabilities & PERF_CAP_PEBS_BASELINE,
+        .gp_counters = kvm.gp_counters,
+    };
     return true;
+}
+
+bool x86_pebs_offered(X86PebsOffer *offer, Error **errp)
+{
+    if (tcg_enabled()) {
+        offer_tcg(offer);
+        return true;
+    }
+    return kvm_enabled() ? offer_kvm(offer, errp) : no_pmu(errp);
 }
 
 bool x86_pebs_is_watched(const X86CPU *cpu)
@@ -219,13 +292,12 @@ bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
             error_setg(errp, "pebs=on needs the PMU: remove pmu=off");
             return false;
         }
-        if (!accelerator_has_pmu(errp) || !prepare_tcg(cpu, errp) ||
-            !check_features(cpu, errp)) {
+        if (!prepare_accel(cpu, errp) || !check_features(cpu, errp)) {
             return false;
         }
         cpu->enable_pmu = true;
     }
-    if (x86_cpu_has_tcg_pmu(cpu)) {
+    if (x86_cpu_has_pebs(cpu) || x86_cpu_has_tcg_pmu(cpu)) {
         cpu->env.cpuid_min_level = MAX(cpu->env.cpuid_min_level, 0xa);
     }
     return check_companions(cpu, errp);
@@ -257,7 +329,8 @@ static bool check_same_as_others(const X86CPU *cpu, Error **errp)
 {
     const X86CPU *first = first_cpu ? X86_CPU(first_cpu) : NULL;
 
-    if (!first) {
+    if (!first || (cpu->pebs == ON_OFF_AUTO_AUTO &&
+                   first->pebs == ON_OFF_AUTO_AUTO)) {
         return true;
     }
     return check_same_switch("pebs", x86_cpu_has_pebs(cpu),
@@ -272,35 +345,39 @@ static bool check_same_as_others(const X86CPU *cpu, Error **errp)
                              x86_cpu_pebs_baseline(first), errp);
 }
 
-static bool expose_tcg_pmu(X86CPU *cpu, Error **errp)
+static uint64_t tcg_perf_capabilities(const X86CPU *cpu)
 {
-    CPUX86State *env = &cpu->env;
-    uint64_t caps = PERF_CAP_FW_WRITES;
-
-    if (x86_cpu_has_pebs(cpu)) {
-        /* A legacy "-ds" has only been applied by the expansion of features. */
-        if (!check_features(cpu, errp)) {
-            return false;
-        }
-        caps |= PERF_CAP_PEBS_TRAP | PERF_CAP_PEBS_ARCH_REG |
-                (uint64_t)cpu->pebs_format << PERF_CAP_PEBS_FORMAT_SHIFT;
-        if (cpu->pebs_baseline != ON_OFF_AUTO_OFF) {
-            caps |= PERF_CAP_PEBS_BASELINE;
-        }
-        env->features[FEAT_1_EDX] |= CPUID_DTS;
-        env->features[FEAT_1_ECX] |= CPUID_EXT_DTES64;
-    }
-    env->features[FEAT_1_ECX] |= CPUID_EXT_PDCM;
-    env->features[FEAT_PERF_CAPABILITIES] |= caps;
-    return true;
+    return PERF_CAP_PEBS_TRAP | PERF_CAP_PEBS_ARCH_REG |
+           (uint64_t)cpu->pebs_format << PERF_CAP_PEBS_FORMAT_SHIFT |
+           (cpu->pebs_baseline != ON_OFF_AUTO_OFF ? PERF_CAP_PEBS_BASELINE : 0);
 }
 
-bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
+static void hide_pebs(X86CPU *cpu)
 {
-    if (x86_cpu_has_tcg_pmu(cpu) && !expose_tcg_pmu(cpu, errp)) {
+    CPUX86State *env = &cpu->env;
+
+    env->features[FEAT_1_EDX] &=
+        ~(CPUID_DTS & ~env->user_features[FEAT_1_EDX]);
+    env->features[FEAT_1_ECX] &=
+        ~(CPUID_EXT_DTES64 & ~env->user_features[FEAT_1_ECX]);
+    env->features[FEAT_PERF_CAPABILITIES] &= ~PERF_CAP_PEBS_MASK;
+}
+
+static bool expose_pebs(X86CPU *cpu, Error **errp)
+{
+    CPUX86State *env = &cpu->env;
+
+    /* A legacy "-ds" has only been applied by the expansion of features. */
+    if (!check_long_mode(cpu, errp) || !check_features(cpu, errp)) {
         return false;
     }
-    return check_same_as_others(cpu, errp);
+    env->features[FEAT_1_EDX] |= CPUID_DTS;
+    env->features[FEAT_1_ECX] |= CPUID_EXT_DTES64 | CPUID_EXT_PDCM;
+    env->features[FEAT_PERF_CAPABILITIES] &= ~PERF_CAP_PEBS_MASK;
+    env->features[FEAT_PERF_CAPABILITIES] |=
+        kvm_enabled() ? kvm_pebs_perf_capabilities()
+                      : tcg_perf_capabilities(cpu);
+    return true;
 }
 
 void x86_cpu_tcg_pmu_cpuid(const X86CPU *cpu, uint32_t *eax, uint32_t *ebx,
@@ -329,6 +406,8 @@ void x86_cpu_pebs_reset(X86CPU *cpu)
         /* SDM volume 3A, "Processor State After Reset" */
         cpu->env.msr_global_ctrl =
             MAKE_64BIT_MASK(0, x86_cpu_pmu_gp_counters(cpu));
+    }
+    if (cpu->enable_pmu && cpu->pebs != ON_OFF_AUTO_AUTO) {
         cpu->env.msr_ia32_misc_enable |= misc_enable_bits(cpu);
     }
 }
@@ -348,18 +427,171 @@ bool x86_cpu_pmu_misc_enable_valid(const X86CPU *cpu, uint64_t *value)
     return !((*value ^ cpu->env.msr_ia32_misc_enable) & fixed);
 }
 
+/*
+ * Migration
+ *
+ * What the guest was shown goes ahead, before the source is stopped, so that a
+ * destination that shows something else is no loss.  It is the same for all
+ * vCPUs, therefore sent once.
+ */
+
+typedef struct ShownPebs {
+    X86CPU *parent;
+    /* IA32_PERF_CAPABILITIES, PERF_CAP_PEBS_MASK */
+    uint64_t perf_capabilities;
+    uint32_t family;
+    uint32_t model;
+    /* CPUID leaf 0xA */
+    uint32_t pmu[4];
+} ShownPebs;
+
+static void get_shown(X86CPU *cpu, ShownPebs *shown)
+{
+    CPUX86State *env = &cpu->env;
+
+    shown->perf_capabilities =
+        env->features[FEAT_PERF_CAPABILITIES] & PERF_CAP_PEBS_MASK;
+    shown->family = x86_cpu_family(env->cpuid_version);
+    shown->model = x86_cpu_model(env->cpuid_version);
+    cpu_x86_cpuid(env, 0xa, 0, &shown->pmu[0], &shown->pmu[1], &shown->pmu[2],
+                  &shown->pmu[3]);
+}
+
+static bool check_shown(const char *what, uint64_t source, uint64_t here,
+                        Error **errp)
+{
+    if (source != here) {
+        error_setg(errp, "The guest's PEBS differs: %s is 0x%" PRIx64 " at "
+                   "the source and 0x%" PRIx64 " here: use the same CPU model "
+                   "and properties%s", what, source, here,
+                   kvm_enabled() ? ", kernel and host CPU" : "");
+    }
+    return source == here;
+}
+
+static int shown_pre_save(void *opaque)
+{
+    ShownPebs *shown = opaque;
+
+    get_shown(shown->parent, shown);
+    return 0;
+}
+
+static bool shown_post_load(void *opaque, int version_id, Error **errp)
+{
+    const ShownPebs *source = opaque;
+    ShownPebs here;
+
+    get_shown(source->parent, &here);
+    return check_shown("the CPUID family", source->family, here.family,
+                       errp) &&
+           check_shown("the CPUID model", source->model, here.model, errp) &&
+           check_shown("the PEBS mask of IA32_PERF_CAPABILITIES",
+                       source->perf_capabilities, here.perf_capabilities,
+                       errp) &&
+           check_shown("CPUID leaf 0xA, EAX,", source->pmu[0], here.pmu[0],
+                       errp) &&
+           check_shown("CPUID leaf 0xA, EBX,", source->pmu[1], here.pmu[1],
+                       errp) &&
+           check_shown("CPUID leaf 0xA, ECX,", source->pmu[2], here.pmu[2],
+                       errp) &&
+           check_shown("CPUID leaf 0xA, EDX,", source->pmu[3], here.pmu[3],
+                       errp);
+}
+
+static const VMStateDescription vmstate_shown = {
+    .name = "x86-pebs-shown/values",
+    .pre_save = shown_pre_save,
+    .post_load_errp = shown_post_load,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT64(perf_capabilities, ShownPebs),
+        VMSTATE_UINT32(family, ShownPebs),
+        VMSTATE_UINT32(model, ShownPebs),
+        VMSTATE_UINT32_ARRAY(pmu, ShownPebs, 4),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+static const VMStateDescription vmstate_x86_pebs_shown = {
+    .name = "x86-pebs-shown",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .early_setup = true,
+    .fields = (const VMStateField[]) {
+        VMSTATE_WITH_TMP(X86CPU, ShownPebs, vmstate_shown),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
 static bool pebs_needed(void *opaque)
 {
     return x86_cpu_has_pebs(opaque);
 }
 
-static int pebs_post_load(void *opaque, int version_id)
+static bool is_canonical(X86CPU *cpu, uint64_t address)
 {
-    if (!x86_cpu_has_pebs(opaque)) {
-        error_report("The guest has PEBS: start the destination with pebs=on");
-        return -EINVAL;
+    unsigned bits = cpu_x86_virtual_addr_width(&cpu->env);
+
+    return sextract64(address, 0, bits) == address;
+}
+
+static uint64_t pebs_enable_mask(X86CPU *cpu)
+{
+    uint64_t gp = MAKE_64BIT_MASK(0, x86_cpu_pmu_gp_counters(cpu));
+
+    return x86_cpu_pebs_baseline(cpu) ?
+           gp | MAKE_64BIT_MASK(0, MAX_FIXED_COUNTERS) << 32 : gp;
+}
+
+static uint64_t pebs_data_cfg_valid(X86CPU *cpu)
+{
+    return x86_cpu_pebs_baseline(cpu) ?
+           pebs_data_cfg_mask(x86_cpu_pebs_format(cpu), TCG_PEBS_GROUPS) : 0;
+}
+
+static bool check_loaded(const char *what, uint64_t value, bool valid,
+                         Error **errp)
+{
+    if (!valid) {
+        error_setg(errp, "The guest's PEBS state is invalid: %s is 0x%" PRIx64,
+                   what, value);
     }
-    return 0;
+    return valid;
+}
+
+static bool pebs_post_load(void *opaque, int version_id, Error **errp)
+{
+    X86CPU *cpu = opaque;
+    CPUX86State *env = &cpu->env;
+
+    if (!x86_cpu_has_pebs(cpu)) {
+        error_setg(errp, "The guest has PEBS: start the destination with "
+                   "pebs=on");
+        return false;
+    }
+    cpu->pebs_loaded = true;
+    return check_loaded("IA32_DS_AREA", env->msr_ds_area,
+                        is_canonical(cpu, env->msr_ds_area), errp) &&
+           check_loaded("IA32_PEBS_ENABLE", env->msr_pebs_enable,
+                        !(env->msr_pebs_enable & ~pebs_enable_mask(cpu)),
+                        errp) &&
+           check_loaded("MSR_PEBS_DATA_CFG", env->msr_pebs_data_cfg,
+                        !(env->msr_pebs_data_cfg & ~pebs_data_cfg_valid(cpu)),
+                        errp);
+}
+
+/* A source without PEBS sends nothing that could tell so. */
+bool x86_cpu_pebs_loaded(X86CPU *cpu)
+{
+    bool loaded = cpu->pebs_loaded;
+
+    cpu->pebs_loaded = false;
+    if (x86_cpu_has_pebs(cpu) && !loaded) {
+        error_report("The guest has no PEBS: start the destination without "
+                     "pebs=on");
+        return false;
+    }
+    return true;
 }
 
 const VMStateDescription vmstate_x86_pebs = {
@@ -367,7 +599,7 @@ const VMStateDescription vmstate_x86_pebs = {
     .version_id = 1,
     .minimum_version_id = 1,
     .needed = pebs_needed,
-    .post_load = pebs_post_load,
+    .post_load_errp = pebs_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT64(env.msr_ds_area, X86CPU),
         VMSTATE_UINT64(env.msr_pebs_enable, X86CPU),
@@ -376,3 +608,30 @@ const VMStateDescription vmstate_x86_pebs = {
         VMSTATE_END_OF_LIST()
     }
 };
+
+/* The boot CPU can't be unplugged, nor be the one whose hot-plug fails. */
+static void register_shown(X86CPU *cpu)
+{
+    if (x86_cpu_has_pebs(cpu) && !first_cpu) {
+        vmstate_register(NULL, 0, &vmstate_x86_pebs_shown, cpu);
+    }
+}
+
+bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
+{
+    if (x86_cpu_has_tcg_pmu(cpu)) {
+        cpu->env.features[FEAT_1_ECX] |= CPUID_EXT_PDCM;
+        cpu->env.features[FEAT_PERF_CAPABILITIES] |= PERF_CAP_FW_WRITES;
+    }
+    if (cpu->pebs == ON_OFF_AUTO_OFF) {
+        hide_pebs(cpu);
+    }
+    if (x86_cpu_has_pebs(cpu) && !expose_pebs(cpu, errp)) {
+        return false;
+    }
+    if (!check_same_as_others(cpu, errp)) {
+        return false;
+    }
+    register_shown(cpu);
+    return true;
+}

@@ -20,6 +20,11 @@
 #define PERF_CAP_FW_WRITES          (1ull << 13)
 #define PERF_CAP_PEBS_BASELINE      (1ull << 14)
 #define PERF_CAP_PEBS_TIMING_INFO   (1ull << 17)
+#define PERF_CAP_PEBS_MASK          (PERF_CAP_PEBS_TRAP | \
+                                     PERF_CAP_PEBS_ARCH_REG | \
+                                     PERF_CAP_PEBS_FORMAT | \
+                                     PERF_CAP_PEBS_BASELINE | \
+                                     PERF_CAP_PEBS_TIMING_INFO)
 
 /* IA32_PERF_GLOBAL_STATUS.OvfBuffer: the PEBS buffer wants to be emptied */
 #define PEBS_STATUS_OVF_BUF         (1ull << 62)
@@ -47,17 +52,20 @@ bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp);
  */
 bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp);
 
+/* Whether the guest sees PEBS because of pebs=on. */
+bool x86_cpu_has_pebs(const X86CPU *cpu);
+
+/* Name of the CPU model whose hardware has this CPUID model, or NULL */
+const char *x86_pebs_cpu_with_model(unsigned model);
+
 /* Whether the PMU that the guest sees is TCG's. */
 bool x86_cpu_has_tcg_pmu(const X86CPU *cpu);
 
 /* Version of TCG's PMU, as CPUID leaf 0xA has it */
 unsigned x86_cpu_tcg_pmu_version(const X86CPU *cpu);
 
-/* How many GP counters the guest sees on TCG's PMU. */
+/* How many GP counters the guest sees. */
 unsigned x86_cpu_pmu_gp_counters(const X86CPU *cpu);
-
-/* Whether the guest was given PEBS. */
-bool x86_cpu_has_pebs(const X86CPU *cpu);
 
 /* IA32_PERF_CAPABILITIES.PEBS_FORMAT as the guest sees it; 0 without PEBS. */
 unsigned x86_cpu_pebs_format(const X86CPU *cpu);
@@ -131,5 +139,12 @@ void x86_pebs_watch(X86CPU *cpu);
 void x86_pebs_unwatch(X86CPU *cpu);
 
 extern const VMStateDescription vmstate_x86_pebs;
+
+/**
+ * x86_cpu_pebs_loaded: whether vmstate_x86_pebs came if it had to
+ *
+ * Call once after each load of the vCPU's state; reports an error.
+ */
+bool x86_cpu_pebs_loaded(X86CPU *cpu);
 
 #endif

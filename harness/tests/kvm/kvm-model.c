@@ -1,0 +1,1520 @@
+/*
+ * A model of /dev/kvm, as far as a virtual PMU needs it
+ *
+ * Preloaded into an unmodified QEMU, it answers open("/dev/kvm") and the
+ * ioctls of what that returns, so that negotiation, MSR traffic and migration
+ * of guest PEBS can be tested on a machine whose KVM has no PMU, or that has no
+ * KVM.  No guest runs: KVM_RUN sleeps until it is kicked.
+ *
+ *   KVM_MODEL_HOST=FILE    the host and its kernel: lines of «key value», see
+ *                          hosts/; without it the model stays out of the way
+ *   KVM_MODEL_LOG=FILE     one line for each ioctl, and for each MSR in one
+ *   KVM_MODEL_GUEST=FILE   what the guest does, see guest_command()
+ *
+ * It is as strict as the kernel about: which MSRs of the PMU exist, which
+ * values they take (IA32_PERF_CAPABILITIES above all), that CPUID comes before
+ * them, that neither changes after the first KVM_RUN, that KVM_SET_MSRS stops
+ * at the first that is refused, and that KVM_CAP_PMU_CAPABILITY comes before
+ * the first vCPU.  Each rule names the function of Linux's arch/x86/kvm that it
+ * is taken from.
+ *
+ * host_cpuid() of QEMU runs the CPUID instruction, which no library can
+ * answer.  The model puts a jump to its own answer there, found by the symbol
+ * table, so that QEMU sees one and the same host all over.
+ *
+ * Left out: guest code, memory (the dirty log is always clean), interrupt
+ * controllers but for LVTPC and IRR, SMM, nested virtualization, Hyper-V, Xen,
+ * LBRs, MSR filters, AMD's PMU.  Other state is kept as the bytes that were
+ * set, unchecked, and other MSRs as plain values.  CPUID features beside those
+ * of the PMU are some common subset.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#define _GNU_SOURCE
+#undef _FILE_OFFSET_BITS      /* open() and open64() are to be two functions */
+#include <asm/kvm_para.h>
+#include <dlfcn.h>
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BIT(n)              (1ull << (n))
+#define MASK(n)             ((n) >= 64 ? ~0ull : BIT(n) - 1)
+#define ARRAY_SIZE(a)       (sizeof(a) / sizeof((a)[0]))
+
+#ifndef KVM_CAP_PMU_CAPABILITY
+#define KVM_CAP_PMU_CAPABILITY 212
+#define KVM_PMU_CAP_DISABLE 1
+#endif
+
+#define MSR_TSC             0x10
+#define MSR_MISC_ENABLE     0x1a0
+#define MSR_PERFCTR0        0xc1
+#define MSR_EVNTSEL0        0x186
+#define MSR_FIXED_CTR0      0x309
+#define MSR_PERF_CAPS       0x345
+#define MSR_FIXED_CTRL      0x38d
+#define MSR_GLOBAL_STATUS   0x38e
+#define MSR_GLOBAL_CTRL     0x38f
+#define MSR_GLOBAL_OVF_CTRL 0x390
+#define MSR_PEBS_ENABLE     0x3f1
+#define MSR_PEBS_DATA_CFG   0x3f2
+#define MSR_PMC0            0x4c1
+#define MSR_DS_AREA         0x600
+
+#define CAP_LBR_FMT         0x3full
+#define CAP_PEBS_FORMAT     0xf00ull
+#define CAP_FW_WRITES       BIT(13)
+#define CAP_PEBS_BASELINE   BIT(14)
+/* PERF_CAP_PEBS_MASK; bit 17 since Linux 6.12 */
+#define CAP_PEBS_MASK(h)    (0xfc0ull | CAP_PEBS_BASELINE | \
+                             ((h)->kernel >= 612 ? BIT(17) : 0))
+
+#define MISC_PMU_RO         (BIT(11) | BIT(12))
+#define MISC_EMON           BIT(7)
+#define STATUS_OVF_BUF      BIT(62)
+#define STATUS_COND_CHGD    BIT(63)
+#define EVTSEL_ADAPTIVE     BIT(34)
+
+#define MAX_IO_MSRS         256     /* x86.c */
+#define MAX_GP              8       /* KVM_MAX_NR_INTEL_GP_COUNTERS */
+#define MAX_FIXED           3
+#define MAX_MSRS            512
+#define MAX_FD              1024
+#define MAX_VCPU            64
+
+/* ---- the host and its kernel ---- */
+
+typedef struct Host {
+    uint64_t kernel;                /* 601 is Linux 6.1 */
+    uint64_t amd, family, model, stepping;
+    uint64_t pmu_version;           /* of the CPU, not KVM's */
+    uint64_t gp, fixed;
+    uint64_t vpmu;                  /* enable_pmu, hybrid CPUs excluded */
+    uint64_t perf_caps;             /* kvm_caps.supported_perf_cap */
+    uint64_t pebs_msrs;             /* the CPU has the MSRs of PEBS */
+    uint64_t addr_bits;             /* of linear addresses */
+} Host;
+
+static Host host;
+
+static const struct {
+    const char *key;
+    uint64_t *value;
+} host_keys[] = {
+    { "kernel", &host.kernel }, { "amd", &host.amd },
+    { "family", &host.family }, { "model", &host.model },
+    { "stepping", &host.stepping }, { "pmu_version", &host.pmu_version },
+    { "gp", &host.gp }, { "fixed", &host.fixed }, { "vpmu", &host.vpmu },
+    { "perf_caps", &host.perf_caps }, { "pebs_msrs", &host.pebs_msrs },
+    { "addr_bits", &host.addr_bits },
+};
+
+__attribute__((noreturn, format(printf, 1, 2)))
+static void die(const char *format, ...)
+{
+    va_list arguments;
+
+    fputs("kvm-model: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    _exit(97);
+}
+
+static void set_host_key(const char *key, uint64_t value)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(host_keys); i++) {
+        if (!strcmp(host_keys[i].key, key)) {
+            *host_keys[i].value = value;
+            return;
+        }
+    }
+    die("unknown key «%s»", key);
+}
+
+static void read_host(const char *path)
+{
+    FILE *file = fopen(path, "r");
+    char line[256], key[64], value[64];
+
+    if (!file) {
+        die("%s: %s", path, strerror(errno));
+    }
+    while (fgets(line, sizeof(line), file)) {
+        if (line[0] != '#' && sscanf(line, "%63s %63s", key, value) == 2) {
+            set_host_key(key, strtoull(value, NULL, 0));
+        }
+    }
+    fclose(file);
+}
+
+/* PEBS is offered: vmx_pebs_supported() */
+static bool offers_pebs(void)
+{
+    return host.vpmu && (host.perf_caps & CAP_PEBS_FORMAT);
+}
+
+/* ---- the log ---- */
+
+static int log_fd = -1;
+
+__attribute__((format(printf, 1, 2)))
+static void note(const char *format, ...)
+{
+    char line[512];
+    va_list arguments;
+    int length;
+
+    if (log_fd < 0) {
+        return;
+    }
+    va_start(arguments, format);
+    length = vsnprintf(line, sizeof(line) - 1, format, arguments);
+    va_end(arguments);
+    line[length++] = '\n';
+    /* One write with O_APPEND: lines of several threads don't mix. */
+    if (write(log_fd, line, length) != length) {
+        die("the log can't be written");
+    }
+}
+
+/* ---- CPUID ---- */
+
+static uint32_t cpuid_version(void)
+{
+    uint32_t family = host.family > 15 ? 15 : host.family;
+
+    return (host.family - family) << 20 | (host.model >> 4) << 16 |
+           family << 8 | (host.model & 15) << 4 | host.stepping;
+}
+
+/*
+ * Leaf 0xA as the CPU has it.  KVM's own has the version and the counters
+ * capped: kvm_init_pmu_capability().
+ */
+static void cpuid_pmu(uint32_t version, uint32_t out[4])
+{
+    memset(out, 0, 4 * sizeof(*out));
+    if (version) {
+        out[0] = version | host.gp << 8 | 48 << 16 | 7 << 24;
+        out[3] = host.fixed | 48 << 5 | 1u << 15;
+    }
+}
+
+#define CPUID_1_EDX_DS      (1u << 21)
+#define CPUID_1_ECX_DTES64  (1u << 2)
+#define CPUID_1_ECX_PDCM    (1u << 15)
+
+static bool cpuid_leaf(uint32_t leaf, uint32_t index, uint32_t out[4])
+{
+    static const char intel[] = "GenuntelineI", amd[] = "AuthcAMDenti";
+
+    memset(out, 0, 4 * sizeof(*out));
+    switch (leaf) {
+    case 0:
+        out[0] = 0x16;
+        memcpy(&out[1], host.amd ? amd : intel, 12);
+        return true;
+    case 1:
+        out[0] = cpuid_version();
+        out[1] = 8 << 8;
+        out[2] = 0x76fa3203;
+        out[3] = 0x0783fbff;
+        return true;
+    case 6:
+        out[0] = 4;
+        return true;
+    case 7:
+        out[1] = index ? 0 : 0x018c07a9;
+        return index == 0;
+    case 0xd:
+        switch (index) {
+        case 0:
+            out[0] = 7;
+            out[1] = out[2] = 832;
+            return true;
+        case 1:
+            out[0] = 1;
+            return true;
+        case 2:
+            out[0] = 256;
+            out[1] = 576;
+            return true;
+        }
+        return false;
+    case 0x80000000:
+        out[0] = 0x80000008;
+        return true;
+    case 0x80000001:
+        out[2] = 0x121;
+        out[3] = 0x2c100800;
+        return true;
+    case 0x80000008:
+        out[0] = 46 | host.addr_bits << 8;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* What the instruction would say; takes the place of QEMU's function. */
+static void model_host_cpuid(uint32_t leaf, uint32_t index, uint32_t *eax,
+                             uint32_t *ebx, uint32_t *ecx, uint32_t *edx)
+{
+    uint32_t out[4], *to[] = { eax, ebx, ecx, edx };
+
+    if (leaf == 0xa) {
+        cpuid_pmu(host.pmu_version, out);
+    } else {
+        cpuid_leaf(leaf, index, out);
+    }
+    for (int i = 0; i < 4; i++) {
+        if (to[i]) {
+            *to[i] = out[i];
+        }
+    }
+}
+
+static void add_entry(struct kvm_cpuid2 *cpuid, uint32_t max, uint32_t leaf,
+                      uint32_t index, const uint32_t out[4])
+{
+    if (cpuid->nent < max) {
+        cpuid->entries[cpuid->nent] = (struct kvm_cpuid_entry2) {
+            .function = leaf, .index = index,
+            .flags = leaf == 7 || leaf == 0xd ?
+                     KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
+            .eax = out[0], .ebx = out[1], .ecx = out[2], .edx = out[3],
+        };
+    }
+    cpuid->nent++;
+}
+
+/* vmx_set_cpu_caps() */
+static void add_pmu_features(uint32_t out[4])
+{
+    if (offers_pebs()) {
+        out[3] |= CPUID_1_EDX_DS;
+        out[2] |= CPUID_1_ECX_DTES64;
+    }
+    if (host.vpmu && !host.amd) {
+        out[2] |= CPUID_1_ECX_PDCM;
+    }
+}
+
+/* kvm_dev_ioctl_get_cpuid() */
+static int get_supported_cpuid(struct kvm_cpuid2 *cpuid)
+{
+    static const struct {
+        uint32_t leaf, index;
+    } leaves[] = {
+        { 0, 0 }, { 1, 0 }, { 6, 0 }, { 7, 0 }, { 0xd, 0 }, { 0xd, 1 },
+        { 0xd, 2 }, { 0x80000000, 0 }, { 0x80000001, 0 }, { 0x80000008, 0 },
+    };
+    uint32_t max = cpuid->nent, out[4];
+
+    cpuid->nent = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(leaves); i++) {
+        cpuid_leaf(leaves[i].leaf, leaves[i].index, out);
+        if (leaves[i].leaf == 1) {
+            add_pmu_features(out);
+        }
+        add_entry(cpuid, max, leaves[i].leaf, leaves[i].index, out);
+    }
+    /* __do_cpuid_func(), case 0xa */
+    cpuid_pmu(host.vpmu && !host.amd ?
+              (host.pmu_version > 2 ? 2 : host.pmu_version) : 0, out);
+    add_entry(cpuid, max, 0xa, 0, out);
+    memcpy(&out[1], "KVMKVMKVM\0\0\0", 12);
+    out[0] = KVM_CPUID_FEATURES;
+    add_entry(cpuid, max, KVM_CPUID_SIGNATURE, 0, out);
+    memset(out, 0, sizeof(out));
+    out[0] = 0x0100007b;
+    add_entry(cpuid, max, KVM_CPUID_FEATURES, 0, out);
+    return cpuid->nent > max ? -E2BIG : 0;
+}
+
+/* ---- objects behind file descriptors ---- */
+
+typedef struct Msr {
+    uint32_t index;
+    uint64_t value;
+} Msr;
+
+typedef struct Pmu {
+    unsigned version, gp, fixed;
+    uint64_t gp_mask, fixed_mask;
+    uint64_t evtsel_rsvd, fixed_ctrl_rsvd, global_ctrl_rsvd, status_rsvd;
+    uint64_t pebs_enable_rsvd, data_cfg_rsvd;
+} Pmu;
+
+/* A piece of state that is kept as it was set */
+typedef struct Blob {
+    unsigned number;
+    uint32_t key;
+    size_t size;
+    void *bytes;
+    struct Blob *next;
+} Blob;
+
+typedef struct Vcpu Vcpu;
+
+typedef struct Vm {
+    bool pmu_on;
+    unsigned vcpus;
+    Blob *blobs;
+    pthread_mutex_t lock;
+} Vm;
+
+struct Vcpu {
+    Vm *vm;
+    unsigned id;
+    struct kvm_run *run;
+    bool has_run;
+    struct kvm_cpuid2 *cpuid;
+    uint64_t perf_caps, misc_enable;
+    Pmu pmu;
+    Msr msrs[MAX_MSRS];
+    unsigned nmsrs;
+    struct kvm_lapic_state lapic;
+    struct kvm_vcpu_events events;
+    Blob *blobs;
+    /* the guest, see guest_command() */
+    bool pmi_at_exit, pmi_requested;
+};
+
+typedef enum Kind { NONE, DEV, VM, VCPU } Kind;
+
+static struct {
+    Kind kind;
+    void *object;
+} fds[MAX_FD];
+
+static int new_fd(int fd, Kind kind, void *object)
+{
+    if (fd < 0 || fd >= MAX_FD) {
+        die("too many file descriptors");
+    }
+    fds[fd].object = object;
+    fds[fd].kind = kind;
+    return fd;
+}
+
+static Blob *find_blob(Blob **list, unsigned number, uint32_t key, size_t size)
+{
+    for (Blob *blob = *list; blob; blob = blob->next) {
+        if (blob->number == number && blob->key == key) {
+            return blob;
+        }
+    }
+    Blob *blob = calloc(1, sizeof(*blob));
+
+    *blob = (Blob) { number, key, size, calloc(1, size), *list };
+    *list = blob;
+    return blob;
+}
+
+/* ---- MSRs ---- */
+
+static uint64_t *msr_slot(Vcpu *vcpu, uint32_t index)
+{
+    for (unsigned i = 0; i < vcpu->nmsrs; i++) {
+        if (vcpu->msrs[i].index == index) {
+            return &vcpu->msrs[i].value;
+        }
+    }
+    if (vcpu->nmsrs == MAX_MSRS) {
+        die("too many MSRs");
+    }
+    vcpu->msrs[vcpu->nmsrs] = (Msr) { index, 0 };
+    return &vcpu->msrs[vcpu->nmsrs++].value;
+}
+
+static const struct kvm_cpuid_entry2 *guest_leaf(Vcpu *vcpu, uint32_t leaf)
+{
+    for (uint32_t i = 0; vcpu->cpuid && i < vcpu->cpuid->nent; i++) {
+        if (vcpu->cpuid->entries[i].function == leaf) {
+            return &vcpu->cpuid->entries[i];
+        }
+    }
+    return NULL;
+}
+
+static bool guest_has_ds(Vcpu *vcpu)
+{
+    const struct kvm_cpuid_entry2 *leaf = guest_leaf(vcpu, 1);
+
+    return leaf && (leaf->edx & CPUID_1_EDX_DS);
+}
+
+static bool guest_has_ecx(Vcpu *vcpu, uint32_t bit)
+{
+    const struct kvm_cpuid_entry2 *leaf = guest_leaf(vcpu, 1);
+
+    return leaf && (leaf->ecx & bit);
+}
+
+/* vcpu_get_perf_capabilities() */
+static uint64_t guest_perf_caps(Vcpu *vcpu)
+{
+    return guest_has_ecx(vcpu, CPUID_1_ECX_PDCM) ? vcpu->perf_caps : 0;
+}
+
+/* cpuid_model_is_consistent(); x86_model() of lib/cpu.c */
+static bool model_is_consistent(Vcpu *vcpu)
+{
+    const struct kvm_cpuid_entry2 *leaf = guest_leaf(vcpu, 1);
+    unsigned family, model;
+
+    if (!leaf) {
+        return false;
+    }
+    family = leaf->eax >> 8 & 15;
+    model = leaf->eax >> 4 & 15;
+    if (family >= 6) {
+        model += (leaf->eax >> 16 & 15) << 4;
+    }
+    return model == host.model;
+}
+
+static unsigned least(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+/* intel_pmu_refresh(), its last part */
+static void refresh_pebs(Vcpu *vcpu, uint64_t counters_rsvd)
+{
+    Pmu *pmu = &vcpu->pmu;
+    uint64_t caps = guest_perf_caps(vcpu);
+
+    if (!(caps & CAP_PEBS_FORMAT)) {
+        return;
+    }
+    if (caps & CAP_PEBS_BASELINE) {
+        pmu->pebs_enable_rsvd = counters_rsvd;
+        pmu->evtsel_rsvd &= ~EVTSEL_ADAPTIVE;
+        pmu->data_cfg_rsvd = ~0xff00000full;
+        for (unsigned i = 0; i < pmu->fixed; i++) {
+            pmu->fixed_ctrl_rsvd &= ~(BIT(32) << (i * 4));
+        }
+    } else {
+        pmu->pebs_enable_rsvd = ~MASK(pmu->gp);
+    }
+}
+
+/* intel_pmu_refresh() */
+static void intel_refresh(Vcpu *vcpu)
+{
+    const struct kvm_cpuid_entry2 *leaf = guest_leaf(vcpu, 0xa);
+    Pmu *pmu = &vcpu->pmu;
+    uint64_t counters_rsvd;
+
+    pmu->version = leaf ? leaf->eax & 0xff : 0;
+    if (!pmu->version) {
+        return;
+    }
+    pmu->gp = least(leaf->eax >> 8 & 0xff, least(host.gp, MAX_GP));
+    pmu->gp_mask = MASK(least(leaf->eax >> 16 & 0xff, 48));
+    if (pmu->version > 1) {
+        pmu->fixed = least(leaf->edx & 0x1f, least(host.fixed, MAX_FIXED));
+        pmu->fixed_mask = MASK(least(leaf->edx >> 5 & 0xff, 48));
+    }
+    for (unsigned i = 0; i < pmu->fixed; i++) {
+        pmu->fixed_ctrl_rsvd &= ~(0xbull << (i * 4));
+    }
+    counters_rsvd = ~(MASK(pmu->gp) | MASK(pmu->fixed) << 32);
+    pmu->global_ctrl_rsvd = counters_rsvd;
+    pmu->status_rsvd = counters_rsvd & ~(STATUS_OVF_BUF | STATUS_COND_CHGD);
+    refresh_pebs(vcpu, counters_rsvd);
+    if (pmu->version > 1 && pmu->gp) {
+        *msr_slot(vcpu, MSR_GLOBAL_CTRL) = MASK(pmu->gp);
+    }
+}
+
+/* kvm_pmu_refresh(), with kvm_pmu_reset(): the MSRs of PEBS stay. */
+static void refresh(Vcpu *vcpu)
+{
+    if (vcpu->has_run) {
+        die("KVM_BUG_ON(kvm_vcpu_has_run(vcpu)) in kvm_pmu_refresh()");
+    }
+    for (unsigned i = 0; i < vcpu->pmu.gp; i++) {
+        *msr_slot(vcpu, MSR_PERFCTR0 + i) = 0;
+        *msr_slot(vcpu, MSR_EVNTSEL0 + i) = 0;
+    }
+    for (unsigned i = 0; i < vcpu->pmu.fixed; i++) {
+        *msr_slot(vcpu, MSR_FIXED_CTR0 + i) = 0;
+    }
+    *msr_slot(vcpu, MSR_FIXED_CTRL) = 0;
+    *msr_slot(vcpu, MSR_GLOBAL_CTRL) = 0;
+    *msr_slot(vcpu, MSR_GLOBAL_STATUS) = 0;
+    vcpu->pmu = (Pmu) {
+        .evtsel_rsvd = 0xffffffff00200000ull, .fixed_ctrl_rsvd = ~0ull,
+        .global_ctrl_rsvd = ~0ull, .status_rsvd = ~0ull,
+        .pebs_enable_rsvd = ~0ull, .data_cfg_rsvd = ~0ull,
+    };
+    if (vcpu->vm->pmu_on && !host.amd) {
+        intel_refresh(vcpu);
+    }
+}
+
+static bool in_range(uint32_t index, uint32_t base, unsigned count)
+{
+    return index >= base && index - base < count;
+}
+
+/* kvm_pmu_is_valid_msr() and intel_is_valid_msr() */
+static bool is_pmu_msr(Vcpu *vcpu, uint32_t index)
+{
+    uint64_t caps = guest_perf_caps(vcpu);
+    const Pmu *pmu = &vcpu->pmu;
+
+    switch (index) {
+    case MSR_GLOBAL_STATUS:
+    case MSR_GLOBAL_CTRL:
+    case MSR_GLOBAL_OVF_CTRL:
+    case MSR_FIXED_CTRL:
+        return pmu->version > 1;
+    case MSR_PEBS_ENABLE:
+        return caps & CAP_PEBS_FORMAT;
+    case MSR_DS_AREA:
+        return guest_has_ds(vcpu);
+    case MSR_PEBS_DATA_CFG:
+        /* Sic: the format isn't shifted before it is compared with 3. */
+        return (caps & CAP_PEBS_BASELINE) && (caps & CAP_PEBS_FORMAT) > 3;
+    default:
+        return in_range(index, MSR_PERFCTR0, pmu->gp) ||
+               in_range(index, MSR_EVNTSEL0, pmu->gp) ||
+               in_range(index, MSR_FIXED_CTR0, pmu->fixed) ||
+               ((caps & CAP_FW_WRITES) && in_range(index, MSR_PMC0, pmu->gp));
+    }
+}
+
+/*
+ * is_noncanonical_msr_address(), since 6.12 by the host's width, before by the
+ * vCPU's: here the one that its CPUID allows.
+ */
+static bool is_canonical(Vcpu *vcpu, uint64_t address)
+{
+    const struct kvm_cpuid_entry2 *leaf = guest_leaf(vcpu, 0x80000008);
+    unsigned guest = leaf ? leaf->eax >> 8 & 0xff : 48;
+    unsigned bits = host.kernel >= 612 ? host.addr_bits : guest;
+
+    return (uint64_t)((int64_t)(address << (64 - bits)) >> (64 - bits)) ==
+           address;
+}
+
+/* kvm_pmu_set_msr() and intel_pmu_set_msr(); true if it is taken */
+static bool set_pmu_msr(Vcpu *vcpu, uint32_t index, uint64_t value,
+                        bool by_host)
+{
+    const Pmu *pmu = &vcpu->pmu;
+
+    switch (index) {
+    case MSR_GLOBAL_STATUS:
+        if (!by_host || (value & pmu->status_rsvd)) {
+            return false;
+        }
+        break;
+    case MSR_GLOBAL_OVF_CTRL:
+        if (value & pmu->status_rsvd) {
+            return false;
+        }
+        if (!by_host) {
+            *msr_slot(vcpu, MSR_GLOBAL_STATUS) &= ~value;
+        }
+        return true;
+    case MSR_GLOBAL_CTRL:
+        if (value & pmu->global_ctrl_rsvd) {
+            return false;
+        }
+        break;
+    case MSR_FIXED_CTRL:
+        if (value & pmu->fixed_ctrl_rsvd) {
+            return false;
+        }
+        break;
+    case MSR_PEBS_ENABLE:
+        if (value & pmu->pebs_enable_rsvd) {
+            return false;
+        }
+        break;
+    case MSR_PEBS_DATA_CFG:
+        if (value & pmu->data_cfg_rsvd) {
+            return false;
+        }
+        break;
+    case MSR_DS_AREA:
+        if (!is_canonical(vcpu, value)) {
+            return false;
+        }
+        break;
+    default:
+        if (in_range(index, MSR_EVNTSEL0, pmu->gp)) {
+            if (value & pmu->evtsel_rsvd) {
+                return false;
+            }
+        } else if (in_range(index, MSR_PMC0, pmu->gp)) {
+            if (value & ~pmu->gp_mask) {
+                return false;
+            }
+            index = index - MSR_PMC0 + MSR_PERFCTR0;
+        } else if (in_range(index, MSR_PERFCTR0, pmu->gp)) {
+            value = (by_host ? value : (uint64_t)(int32_t)value) &
+                    pmu->gp_mask;
+        } else {
+            value &= pmu->fixed_mask;
+        }
+    }
+    *msr_slot(vcpu, index) = value;
+    return true;
+}
+
+/* vmx_set_msr(), case MSR_IA32_PERF_CAPABILITIES */
+static bool perf_caps_valid(Vcpu *vcpu, uint64_t value)
+{
+    bool has_pmu = host.kernel >= 700 ?
+                   guest_has_ecx(vcpu, CPUID_1_ECX_PDCM) :
+                   vcpu->pmu.version != 0;
+
+    if (host.amd) {
+        return value == 0;      /* kvm_set_msr_common(): none is supported */
+    }
+    if (value && !has_pmu) {
+        return false;
+    }
+    if ((value & CAP_LBR_FMT) &&
+        ((value & CAP_LBR_FMT) != (host.perf_caps & CAP_LBR_FMT) ||
+         !model_is_consistent(vcpu))) {
+        return false;
+    }
+    if ((value & CAP_PEBS_FORMAT) &&
+        ((value & CAP_PEBS_MASK(&host)) !=
+         (host.perf_caps & CAP_PEBS_MASK(&host)) ||
+         !guest_has_ds(vcpu) || !guest_has_ecx(vcpu, CPUID_1_ECX_DTES64) ||
+         !model_is_consistent(vcpu))) {
+        return false;
+    }
+    /* kvm_set_msr_common() */
+    return !(value & ~host.perf_caps);
+}
+
+static bool set_perf_caps(Vcpu *vcpu, uint64_t value, bool by_host)
+{
+    if (!by_host || !perf_caps_valid(vcpu, value)) {
+        return false;
+    }
+    if (vcpu->perf_caps != value) {
+        vcpu->perf_caps = value;
+        refresh(vcpu);
+    }
+    return true;
+}
+
+/* kvm_set_msr_common(), case MSR_IA32_MISC_ENABLE */
+static bool set_misc_enable(Vcpu *vcpu, uint64_t value, bool by_host)
+{
+    if (!by_host) {
+        if ((vcpu->misc_enable ^ value) & MISC_PMU_RO) {
+            return false;
+        }
+        value = (value & ~MISC_EMON) | (vcpu->misc_enable & MISC_EMON);
+    }
+    vcpu->misc_enable = value;
+    return true;
+}
+
+/* MSRs beside the PMU's that this model has, as plain values */
+static bool is_plain_msr(uint32_t index)
+{
+    static const struct {
+        uint32_t first, last;
+    } ranges[] = {
+        { 0x10, 0x12 }, { 0x1b, 0x1b }, { 0x34, 0x34 }, { 0x3b, 0x3b },
+        { 0x48, 0x48 }, { 0x8b, 0x8b }, { 0xfe, 0xfe }, { 0x10a, 0x10a }, { 0x174, 0x176 },
+        { 0x179, 0x17b }, { 0x200, 0x20f }, { 0x250, 0x250 },
+        { 0x258, 0x259 }, { 0x268, 0x26f }, { 0x277, 0x277 },
+        { 0x2ff, 0x2ff }, { 0x400, 0x47f }, { 0x6e0, 0x6e0 },
+        { 0x4b564d00, 0x4b564d08 }, { 0xc0000080, 0xc0000084 },
+        { 0xc0000100, 0xc0000103 }, { 0xc0010015, 0xc0010015 },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(ranges); i++) {
+        if (index >= ranges[i].first && index <= ranges[i].last) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* msrs_to_save_base, emulated_msrs_all: those of the plain ones */
+static const uint32_t listed_msrs[] = {
+    0x174, 0x175, 0x176, 0xc0000081, 0xc0000083, 0xc0000102, 0xc0000084,
+    0xc0000082, MSR_TSC, 0x277, 0xc0000103, 0x48, 0x3b, 0x6e0, 0x10a,
+    MSR_PERF_CAPS, MSR_MISC_ENABLE, 0x17a, 0x17b, 0x34, 0x8b, 0xc0010015,
+    0x4b564d00, 0x4b564d01, 0x11, 0x12, 0x4b564d02, 0x4b564d03, 0x4b564d04,
+};
+
+/*
+ * kvm_init_msr_lists(), kvm_probe_msr_to_save(): the CPU is asked whether it
+ * has the MSR, not whether a guest may have it.
+ */
+static unsigned list_msrs(uint32_t *indices, unsigned max)
+{
+    uint32_t all[128];
+    unsigned count = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(listed_msrs); i++) {
+        all[count++] = listed_msrs[i];
+    }
+    if (host.vpmu && !host.amd) {
+        for (unsigned i = 0; i < host.fixed && i < MAX_FIXED; i++) {
+            all[count++] = MSR_FIXED_CTR0 + i;
+        }
+        all[count++] = MSR_FIXED_CTRL;
+        all[count++] = MSR_GLOBAL_STATUS;
+        all[count++] = MSR_GLOBAL_CTRL;
+        if (host.kernel >= 600 && host.pebs_msrs) {
+            all[count++] = MSR_PEBS_ENABLE;
+            all[count++] = MSR_DS_AREA;
+            all[count++] = MSR_PEBS_DATA_CFG;
+        }
+        for (unsigned i = 0; i < host.gp && i < MAX_GP; i++) {
+            all[count++] = MSR_PERFCTR0 + i;
+            all[count++] = MSR_EVNTSEL0 + i;
+        }
+    }
+    memcpy(indices, all, least(count, max) * sizeof(*all));
+    return count;
+}
+
+/* kvm_is_advertised_msr(): the host may write 0 to these, and read 0. */
+static bool is_listed(uint32_t index)
+{
+    uint32_t all[128];
+    unsigned count = list_msrs(all, ARRAY_SIZE(all));
+
+    for (unsigned i = 0; i < count; i++) {
+        if (all[i] == index) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool set_msr(Vcpu *vcpu, uint32_t index, uint64_t value, bool by_host)
+{
+    switch (index) {
+    case MSR_PERF_CAPS:
+        return set_perf_caps(vcpu, value, by_host);
+    case MSR_MISC_ENABLE:
+        return set_misc_enable(vcpu, value, by_host);
+    }
+    if (is_pmu_msr(vcpu, index)) {
+        return set_pmu_msr(vcpu, index, value, by_host);
+    }
+    if (is_plain_msr(index)) {
+        *msr_slot(vcpu, index) = value;
+        return true;
+    }
+    return by_host && !value && is_listed(index);   /* kvm_do_msr_access() */
+}
+
+static bool get_msr(Vcpu *vcpu, uint32_t index, uint64_t *value)
+{
+    switch (index) {
+    case MSR_PERF_CAPS:
+        *value = vcpu->perf_caps;
+        return true;
+    case MSR_MISC_ENABLE:
+        *value = vcpu->misc_enable;
+        return true;
+    case MSR_GLOBAL_OVF_CTRL:
+        *value = 0;
+        return is_pmu_msr(vcpu, index);
+    }
+    if (in_range(index, MSR_PMC0, MAX_GP) && is_pmu_msr(vcpu, index)) {
+        index = index - MSR_PMC0 + MSR_PERFCTR0;
+    }
+    if (is_pmu_msr(vcpu, index) || is_plain_msr(index)) {
+        *value = *msr_slot(vcpu, index);
+        return true;
+    }
+    *value = 0;
+    return is_listed(index);                        /* kvm_do_msr_access() */
+}
+
+/* do_set_msr(): a feature MSR doesn't change once the vCPU has run. */
+static bool do_set_msr(Vcpu *vcpu, uint32_t index, uint64_t value)
+{
+    if (vcpu->has_run && index == MSR_PERF_CAPS && value != vcpu->perf_caps) {
+        return false;
+    }
+    return set_msr(vcpu, index, value, true);
+}
+
+/* msr_io(), __msr_io() */
+static int set_msrs(Vcpu *vcpu, const struct kvm_msrs *msrs)
+{
+    uint32_t i;
+
+    if (msrs->nmsrs >= MAX_IO_MSRS) {
+        return -E2BIG;
+    }
+    for (i = 0; i < msrs->nmsrs; i++) {
+        bool taken = do_set_msr(vcpu, msrs->entries[i].index,
+                                msrs->entries[i].data);
+
+        note("vcpu%u wrmsr 0x%x 0x%llx %s", vcpu->id, msrs->entries[i].index,
+             msrs->entries[i].data, taken ? "ok" : "refused");
+        if (!taken) {
+            break;
+        }
+    }
+    return i;
+}
+
+static int get_msrs(Vcpu *vcpu, struct kvm_msrs *msrs)
+{
+    uint32_t i;
+
+    if (msrs->nmsrs >= MAX_IO_MSRS) {
+        return -E2BIG;
+    }
+    for (i = 0; i < msrs->nmsrs; i++) {
+        uint64_t value;
+        bool there = get_msr(vcpu, msrs->entries[i].index, &value);
+
+        msrs->entries[i].data = value;
+        note("vcpu%u rdmsr 0x%x 0x%llx %s", vcpu->id, msrs->entries[i].index,
+             msrs->entries[i].data, there ? "ok" : "refused");
+        if (!there) {
+            break;
+        }
+    }
+    return i;
+}
+
+/* kvm_arch_dev_ioctl(): feature MSRs, by do_get_feature_msr() */
+static int get_feature_msrs(struct kvm_msrs *msrs)
+{
+    uint32_t i;
+
+    for (i = 0; i < msrs->nmsrs; i++) {
+        switch (msrs->entries[i].index) {
+        case MSR_PERF_CAPS:
+            msrs->entries[i].data = host.vpmu ? host.perf_caps : 0;
+            break;
+        case 0x8b:
+        case 0x10a:
+            msrs->entries[i].data = 0;
+            break;
+        default:
+            return i;
+        }
+        note("kvm rdmsr 0x%x 0x%llx", msrs->entries[i].index,
+             msrs->entries[i].data);
+    }
+    return i;
+}
+
+/* ---- the guest ---- */
+
+#define LAPIC(vcpu, offset) (*(uint32_t *)((vcpu)->lapic.regs + (offset)))
+#define LVTPC               0x340
+#define IRR                 0x200
+#define LVT_MASKED          BIT(16)
+#define LVT_MODE(lvt)       ((lvt) >> 8 & 7)
+#define MODE_NMI            4
+
+/* kvm_apic_local_deliver(); older kernels leave LVTPC unmasked. */
+static void deliver_pmi(Vcpu *vcpu)
+{
+    uint32_t lvtpc = LAPIC(vcpu, LVTPC), vector = lvtpc & 0xff;
+
+    if (lvtpc & LVT_MASKED) {
+        return;
+    }
+    if (LVT_MODE(lvtpc) == MODE_NMI) {
+        vcpu->events.nmi.pending = 1;
+    } else {
+        LAPIC(vcpu, IRR + vector / 32 * 16) |= BIT(vector % 32);
+    }
+    LAPIC(vcpu, LVTPC) |= LVT_MASKED;
+}
+
+/* What the guest's handler does, as Linux's intel_pmu_handle_irq() */
+static void handle_pmi(Vcpu *vcpu, const char *how)
+{
+    uint64_t *status = msr_slot(vcpu, MSR_GLOBAL_STATUS);
+
+    note("guest vcpu%u %s status 0x%llx lvtpc 0x%x", vcpu->id, how,
+         (unsigned long long)*status, LAPIC(vcpu, LVTPC));
+    *status &= ~STATUS_OVF_BUF;
+    LAPIC(vcpu, LVTPC) &= ~LVT_MASKED;
+}
+
+static void take_interrupts(Vcpu *vcpu)
+{
+    uint32_t vector = LAPIC(vcpu, LVTPC) & 0xff;
+    uint32_t *irr = &LAPIC(vcpu, IRR + vector / 32 * 16);
+
+    if (vcpu->events.nmi.pending) {
+        vcpu->events.nmi.pending = 0;
+        handle_pmi(vcpu, "nmi");
+    }
+    if (LVT_MODE(LAPIC(vcpu, LVTPC)) != MODE_NMI &&
+        (*irr & BIT(vector % 32))) {
+        *irr &= ~BIT(vector % 32);
+        handle_pmi(vcpu, "interrupt");
+    }
+}
+
+/*
+ * One line of the guest's script, run when a vCPU is first entered:
+ *
+ *   VCPU wrmsr INDEX VALUE
+ *   VCPU lvtpc VALUE
+ *   VCPU pmi          a buffer fills up at each exit, as __kvm_perf_overflow()
+ *                     has it; the PMI is delivered at the next entry
+ */
+static void guest_command(Vcpu *vcpu, const char *line)
+{
+    char command[16] = "", words[2][32] = { "0", "0" };
+    uint64_t one, two;
+    unsigned id;
+
+    if (sscanf(line, "%u %15s %31s %31s", &id, command, words[0],
+               words[1]) < 2 || id != vcpu->id) {
+        return;
+    }
+    one = strtoull(words[0], NULL, 0);
+    two = strtoull(words[1], NULL, 0);
+    if (!strcmp(command, "wrmsr")) {
+        note("guest vcpu%u wrmsr 0x%llx 0x%llx %s", id,
+             (unsigned long long)one, (unsigned long long)two,
+             set_msr(vcpu, one, two, false) ? "ok" : "#GP");
+    } else if (!strcmp(command, "lvtpc")) {
+        LAPIC(vcpu, LVTPC) = one;
+    } else if (!strcmp(command, "pmi")) {
+        vcpu->pmi_at_exit = true;
+    } else {
+        die("the guest can't «%s»", line);
+    }
+}
+
+static void run_script(Vcpu *vcpu)
+{
+    const char *path = getenv("KVM_MODEL_GUEST");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char line[256];
+
+    while (file && fgets(line, sizeof(line), file)) {
+        guest_command(vcpu, line);
+    }
+    if (file) {
+        fclose(file);
+    }
+}
+
+static void enter_guest(Vcpu *vcpu)
+{
+    if (vcpu->pmi_requested) {
+        vcpu->pmi_requested = false;
+        deliver_pmi(vcpu);
+    }
+    take_interrupts(vcpu);
+    if (!vcpu->has_run) {
+        vcpu->has_run = true;
+        note("vcpu%u first KVM_RUN", vcpu->id);
+        run_script(vcpu);
+    }
+}
+
+/* __kvm_perf_overflow() requests nothing while the bit is set. */
+static void leave_guest(Vcpu *vcpu)
+{
+    uint64_t *status = msr_slot(vcpu, MSR_GLOBAL_STATUS);
+
+    if (vcpu->pmi_at_exit && !(*status & STATUS_OVF_BUF)) {
+        *status |= STATUS_OVF_BUF;
+        vcpu->pmi_requested = true;
+        note("guest vcpu%u pmi requested", vcpu->id);
+    }
+}
+
+static int run(Vcpu *vcpu)
+{
+    const struct timespec tick = { .tv_nsec = 1000000 };
+    volatile __u8 *immediate_exit = &vcpu->run->immediate_exit;
+
+    if (*immediate_exit) {
+        return -EINTR;
+    }
+    enter_guest(vcpu);
+    while (!*immediate_exit && nanosleep(&tick, NULL) == 0) {
+    }
+    leave_guest(vcpu);
+    vcpu->run->exit_reason = KVM_EXIT_INTR;
+    return -EINTR;
+}
+
+/* ---- ioctls ---- */
+
+/* kvm_set_cpuid(): after KVM_RUN only what stands there already */
+static int set_cpuid(Vcpu *vcpu, const struct kvm_cpuid2 *cpuid)
+{
+    size_t size = sizeof(*cpuid) + cpuid->nent * sizeof(cpuid->entries[0]);
+
+    note("vcpu%u KVM_SET_CPUID2", vcpu->id);
+    for (uint32_t i = 0; i < cpuid->nent; i++) {
+        const struct kvm_cpuid_entry2 *leaf = &cpuid->entries[i];
+
+        if (leaf->function == 1 || leaf->function == 0xa) {
+            note("vcpu%u cpuid 0x%x 0x%x 0x%x 0x%x 0x%x", vcpu->id,
+                 leaf->function, leaf->eax, leaf->ebx, leaf->ecx, leaf->edx);
+        }
+    }
+    if (vcpu->has_run) {
+        return memcmp(vcpu->cpuid, cpuid, size) ? -EINVAL : 0;
+    }
+    free(vcpu->cpuid);
+    vcpu->cpuid = memcpy(malloc(size), cpuid, size);
+    refresh(vcpu);                  /* kvm_vcpu_after_set_cpuid() */
+    return 0;
+}
+
+static int check_extension(unsigned long extension)
+{
+    switch (extension) {
+    case KVM_CAP_PMU_CAPABILITY:    /* kvm_vm_ioctl_check_extension() */
+        return host.kernel >= 518 && host.vpmu ? KVM_PMU_CAP_DISABLE : 0;
+    case KVM_CAP_IRQ_ROUTING:
+        return 4096;
+    case KVM_CAP_MCE:
+        return 32;
+    case KVM_CAP_NR_MEMSLOTS:
+        return 32764;
+    case KVM_CAP_NR_VCPUS:
+    case KVM_CAP_MAX_VCPUS:
+    case KVM_CAP_MAX_VCPU_ID:
+        return MAX_VCPU;
+    case KVM_CAP_USER_MEMORY:
+    case KVM_CAP_DESTROY_MEMORY_REGION_WORKS:
+    case KVM_CAP_JOIN_MEMORY_REGIONS_WORKS:
+    case KVM_CAP_INTERNAL_ERROR_DATA:
+    case KVM_CAP_IOEVENTFD:
+    case KVM_CAP_IOEVENTFD_ANY_LENGTH:
+    case KVM_CAP_SET_TSS_ADDR:
+    case KVM_CAP_EXT_CPUID:
+    case KVM_CAP_MP_STATE:
+    case KVM_CAP_SIGNAL_MSI:
+    case KVM_CAP_DEBUGREGS:
+    case KVM_CAP_XSAVE:
+    case KVM_CAP_XCRS:
+    case KVM_CAP_VCPU_EVENTS:
+    case KVM_CAP_X86_ROBUST_SINGLESTEP:
+    case KVM_CAP_ADJUST_CLOCK:
+    case KVM_CAP_SET_IDENTITY_MAP_ADDR:
+    case KVM_CAP_IRQCHIP:
+    case KVM_CAP_IRQFD:
+    case KVM_CAP_IRQFD_RESAMPLE:
+    case KVM_CAP_IRQ_INJECT_STATUS:
+    case KVM_CAP_PIT2:
+    case KVM_CAP_PIT_STATE2:
+    case KVM_CAP_REINJECT_CONTROL:
+    case KVM_CAP_IMMEDIATE_EXIT:
+    case KVM_CAP_GET_TSC_KHZ:
+    case KVM_CAP_TSC_DEADLINE_TIMER:
+    case KVM_CAP_SYNC_MMU:
+    case KVM_CAP_READONLY_MEM:
+    case KVM_CAP_CHECK_EXTENSION_VM:
+    case KVM_CAP_SPLIT_IRQCHIP:
+    case KVM_CAP_X2APIC_API:
+    case KVM_CAP_SET_BOOT_CPU_ID:
+    case KVM_CAP_VAPIC:
+    case KVM_CAP_GET_MSR_FEATURES:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static int dev_ioctl(unsigned long request, void *argument)
+{
+    struct kvm_msr_list *list = argument;
+    unsigned room;
+
+    switch (request) {
+    case KVM_GET_API_VERSION:
+        return KVM_API_VERSION;
+    case KVM_CHECK_EXTENSION:
+        return check_extension((unsigned long)argument);
+    case KVM_GET_VCPU_MMAP_SIZE:
+        return 3 * 4096;
+    case KVM_GET_SUPPORTED_CPUID:
+        return get_supported_cpuid(argument);
+    case KVM_GET_MSR_INDEX_LIST:
+        room = list->nmsrs;
+        list->nmsrs = list_msrs(list->indices, room);
+        return list->nmsrs > room ? -E2BIG : 0;
+    case KVM_GET_MSR_FEATURE_INDEX_LIST:
+        room = list->nmsrs;
+        list->nmsrs = 3;
+        if (room < 3) {
+            return -E2BIG;
+        }
+        memcpy(list->indices, (uint32_t[]) { 0x8b, 0x10a, MSR_PERF_CAPS }, 12);
+        return 0;
+    case KVM_GET_MSRS:
+        return get_feature_msrs(argument);
+    case KVM_X86_GET_MCE_CAP_SUPPORTED:
+        *(uint64_t *)argument = BIT(8) | BIT(24);   /* MCG_CTL_P, MCG_SER_P */
+        return 0;
+    case KVM_CREATE_VM: {
+        Vm *vm = calloc(1, sizeof(*vm));
+
+        vm->pmu_on = host.vpmu;     /* kvm_arch_init_vm() */
+        pthread_mutex_init(&vm->lock, NULL);
+        return new_fd(eventfd(0, EFD_CLOEXEC), VM, vm);
+    }
+    default:
+        return -ENOTTY;
+    }
+}
+
+static int create_vcpu(Vm *vm, unsigned long id)
+{
+    int fd = memfd_create("kvm-vcpu", MFD_CLOEXEC);
+    Vcpu *vcpu = calloc(1, sizeof(*vcpu));
+
+    if (ftruncate(fd, 3 * 4096) < 0) {
+        die("no memory for a vCPU");
+    }
+    vcpu->vm = vm;
+    vcpu->id = id;
+    vcpu->run = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    vcpu->misc_enable = MISC_PMU_RO;                /* kvm_vcpu_reset() */
+    vcpu->perf_caps = host.vpmu ? host.perf_caps : 0;   /* …_vcpu_create() */
+    LAPIC(vcpu, LVTPC) = LVT_MASKED;
+    refresh(vcpu);
+    vm->vcpus++;
+    note("vm KVM_CREATE_VCPU %lu", id);
+    return new_fd(fd, VCPU, vcpu);
+}
+
+/* kvm_vm_ioctl_enable_cap(), case KVM_CAP_PMU_CAPABILITY */
+static int enable_vm_cap(Vm *vm, const struct kvm_enable_cap *cap)
+{
+    note("vm KVM_ENABLE_CAP %u 0x%llx", cap->cap, cap->args[0]);
+    if (cap->cap == KVM_CAP_PMU_CAPABILITY) {
+        if (!check_extension(cap->cap) || vm->vcpus ||
+            (cap->args[0] & ~(uint64_t)KVM_PMU_CAP_DISABLE)) {
+            return -EINVAL;
+        }
+        vm->pmu_on = !(cap->args[0] & KVM_PMU_CAP_DISABLE);
+    }
+    return 0;
+}
+
+static int vm_ioctl(Vm *vm, unsigned long request, void *argument)
+{
+    switch (request) {
+    case KVM_CHECK_EXTENSION:
+        return check_extension((unsigned long)argument);
+    case KVM_CREATE_VCPU:
+        return create_vcpu(vm, (unsigned long)argument);
+    case KVM_ENABLE_CAP:
+        return enable_vm_cap(vm, argument);
+    case KVM_SET_TSS_ADDR:
+    case KVM_SET_IDENTITY_MAP_ADDR:
+    case KVM_CREATE_IRQCHIP:
+    case KVM_CREATE_PIT2:
+    case KVM_SET_USER_MEMORY_REGION:
+    case KVM_SET_GSI_ROUTING:
+    case KVM_IRQFD:
+    case KVM_IOEVENTFD:
+    case KVM_SET_BOOT_CPU_ID:
+    case KVM_REINJECT_CONTROL:
+    case KVM_SIGNAL_MSI:
+    case KVM_SET_NR_MMU_PAGES:
+        return 0;
+    case KVM_IRQ_LINE_STATUS:
+        ((struct kvm_irq_level *)argument)->status = 1;
+        return 0;
+    case KVM_GET_DIRTY_LOG:     /* QEMU's buffer is zeroed */
+        return 0;
+    default:
+        return -ENOTTY;
+    }
+}
+
+static int vcpu_ioctl(Vcpu *vcpu, unsigned long request, void *argument)
+{
+    switch (request) {
+    case KVM_RUN:
+        return run(vcpu);
+    case KVM_SET_CPUID2:
+        return set_cpuid(vcpu, argument);
+    case KVM_SET_MSRS:
+        return set_msrs(vcpu, argument);
+    case KVM_GET_MSRS:
+        return get_msrs(vcpu, argument);
+    case KVM_GET_LAPIC:
+        memcpy(argument, &vcpu->lapic, sizeof(vcpu->lapic));
+        return 0;
+    case KVM_SET_LAPIC:
+        memcpy(&vcpu->lapic, argument, sizeof(vcpu->lapic));
+        note("vcpu%u KVM_SET_LAPIC lvtpc 0x%x", vcpu->id, LAPIC(vcpu, LVTPC));
+        return 0;
+    case KVM_GET_VCPU_EVENTS:
+        memcpy(argument, &vcpu->events, sizeof(vcpu->events));
+        return 0;
+    case KVM_SET_VCPU_EVENTS: {
+        const struct kvm_vcpu_events *events = argument;
+        uint8_t pending = vcpu->events.nmi.pending;
+
+        /* kvm_vcpu_ioctl_x86_set_vcpu_events() */
+        vcpu->events = *events;
+        vcpu->events.flags = 0;
+        if (!(events->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)) {
+            vcpu->events.nmi.pending = pending;
+        }
+        note("vcpu%u KVM_SET_VCPU_EVENTS nmi %u", vcpu->id,
+             vcpu->events.nmi.pending);
+        return 0;
+    }
+    case KVM_GET_TSC_KHZ:
+        return 2000000;
+    case KVM_SET_TSC_KHZ:
+    case KVM_X86_SETUP_MCE:
+    case KVM_TPR_ACCESS_REPORTING:
+    case KVM_SET_VAPIC_ADDR:
+    case KVM_KVMCLOCK_CTRL:
+    case KVM_NMI:
+    case KVM_SET_SIGNAL_MASK:
+    case KVM_SET_GUEST_DEBUG:
+        return 0;
+    case KVM_GET_STATS_FD:
+        return -EINVAL;
+    default:
+        return -ENOTTY;
+    }
+}
+
+/* State that is kept as bytes: what gets it, what sets it */
+static const struct {
+    Kind kind;
+    unsigned long get, set;
+} kept[] = {
+    { VM, KVM_GET_IRQCHIP, KVM_SET_IRQCHIP },
+    { VM, KVM_GET_PIT2, KVM_SET_PIT2 },
+    { VM, KVM_GET_CLOCK, KVM_SET_CLOCK },
+    { VCPU, KVM_GET_REGS, KVM_SET_REGS },
+    { VCPU, KVM_GET_SREGS, KVM_SET_SREGS },
+    { VCPU, KVM_GET_FPU, KVM_SET_FPU },
+    { VCPU, KVM_GET_XSAVE, KVM_SET_XSAVE },
+    { VCPU, KVM_GET_XCRS, KVM_SET_XCRS },
+    { VCPU, KVM_GET_MP_STATE, KVM_SET_MP_STATE },
+    { VCPU, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS },
+};
+
+static bool keep(Kind kind, Blob **blobs, unsigned long request, void *argument)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(kept); i++) {
+        uint32_t key;
+        Blob *blob;
+
+        if (kept[i].kind != kind ||
+            (request != kept[i].get && request != kept[i].set)) {
+            continue;
+        }
+        /* The first word of struct kvm_irqchip says which one */
+        key = kept[i].get == KVM_GET_IRQCHIP ? *(uint32_t *)argument : 0;
+        blob = find_blob(blobs, i, key, _IOC_SIZE(kept[i].get));
+        if (request == kept[i].set) {
+            memcpy(blob->bytes, argument, blob->size);
+        } else {
+            memcpy(argument, blob->bytes, blob->size);
+            if (key) {
+                *(uint32_t *)argument = key;
+            }
+        }
+        return true;
+    }
+    return false;
+}
+
+static int model_ioctl(int fd, unsigned long request, void *argument)
+{
+    void *object = fds[fd].object;
+    int result;
+
+    if (fds[fd].kind == DEV) {
+        result = dev_ioctl(request, argument);
+    } else if (fds[fd].kind == VM) {
+        Vm *vm = object;
+
+        pthread_mutex_lock(&vm->lock);
+        result = keep(VM, &vm->blobs, request, argument) ?
+                 0 : vm_ioctl(vm, request, argument);
+        pthread_mutex_unlock(&vm->lock);
+    } else {
+        Vcpu *vcpu = object;
+
+        result = keep(VCPU, &vcpu->blobs, request, argument) ?
+                 0 : vcpu_ioctl(vcpu, request, argument);
+    }
+    if (result == -ENOTTY) {
+        note("%s unknown ioctl 0x%lx", fds[fd].kind == DEV ? "kvm" :
+             fds[fd].kind == VM ? "vm" : "vcpu", request);
+    }
+    return result;
+}
+
+/* ---- what is preloaded ---- */
+
+int ioctl(int fd, unsigned long request, ...)
+{
+    va_list arguments;
+    void *argument;
+    int result;
+
+    va_start(arguments, request);
+    argument = va_arg(arguments, void *);
+    va_end(arguments);
+    if (fd < 0 || fd >= MAX_FD || fds[fd].kind == NONE) {
+        return syscall(SYS_ioctl, fd, request, argument);
+    }
+    result = model_ioctl(fd, request, argument);
+    if (result < 0) {
+        errno = -result;
+        return -1;
+    }
+    return result;
+}
+
+static int open_path(const char *path, int flags, mode_t mode)
+{
+    if (host.kernel && !strcmp(path, "/dev/kvm")) {
+        return new_fd(eventfd(0, EFD_CLOEXEC), DEV, NULL);
+    }
+    return syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+#define OPEN(name)                                      \
+    int name(const char *path, int flags, ...)          \
+    {                                                   \
+        va_list arguments;                              \
+        mode_t mode;                                    \
+                                                        \
+        va_start(arguments, flags);                     \
+        mode = va_arg(arguments, mode_t);               \
+        va_end(arguments);                              \
+        return open_path(path, flags, mode);            \
+    }
+
+OPEN(open)
+OPEN(open64)
+
+int close(int fd)
+{
+    if (fd >= 0 && fd < MAX_FD) {
+        fds[fd].kind = NONE;
+    }
+    return syscall(SYS_close, fd);
+}
+
+/* ---- start ---- */
+
+/* Address of a function in QEMU's own symbol table, 0 if it has none */
+static uintptr_t find_symbol(const char *name)
+{
+    int fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/exe", O_RDONLY);
+    struct stat stat;
+    const uint8_t *file;
+    const Elf64_Ehdr *header;
+    const Elf64_Shdr *sections;
+    uintptr_t found = 0;
+
+    if (fd < 0 || fstat(fd, &stat) < 0) {
+        return 0;
+    }
+    file = mmap(NULL, stat.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    syscall(SYS_close, fd);
+    header = (const Elf64_Ehdr *)file;
+    sections = (const Elf64_Shdr *)(file + header->e_shoff);
+    for (int i = 0; i < header->e_shnum; i++) {
+        const Elf64_Sym *symbols;
+        const char *strings;
+
+        if (sections[i].sh_type != SHT_SYMTAB) {
+            continue;
+        }
+        symbols = (const Elf64_Sym *)(file + sections[i].sh_offset);
+        strings = (const char *)file +
+                  sections[sections[i].sh_link].sh_offset;
+        for (size_t j = 0; j < sections[i].sh_size / sizeof(*symbols); j++) {
+            if (!strcmp(strings + symbols[j].st_name, name)) {
+                /* The program may be anywhere; where its entry is, is known. */
+                found = symbols[j].st_value +
+                        (getauxval(AT_ENTRY) - header->e_entry);
+            }
+        }
+    }
+    munmap((void *)file, stat.st_size);
+    return found;
+}
+
+/* MOV RAX, target; JMP RAX */
+static void jump_to(uintptr_t from, void *target)
+{
+    uint8_t code[12] = { 0x48, 0xb8, [10] = 0xff, 0xe0 };
+    uintptr_t page = from & ~4095ul;
+
+    memcpy(&code[2], &target, sizeof(target));
+    if (mprotect((void *)page, 8192, PROT_READ | PROT_WRITE | PROT_EXEC) < 0) {
+        die("host_cpuid() can't be replaced: %s", strerror(errno));
+    }
+    memcpy((void *)from, code, sizeof(code));
+    mprotect((void *)page, 8192, PROT_READ | PROT_EXEC);
+}
+
+__attribute__((constructor))
+static void start(void)
+{
+    const char *path = getenv("KVM_MODEL_HOST"), *log = getenv("KVM_MODEL_LOG");
+    uintptr_t host_cpuid = find_symbol("host_cpuid");
+
+    /* Programs that QEMU or the test starts have nothing to do with it. */
+    if (!path || !host_cpuid) {
+        return;
+    }
+    read_host(path);
+    if (log) {
+        log_fd = syscall(SYS_openat, AT_FDCWD, log,
+                         O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        if (log_fd < 0) {
+            die("%s: %s", log, strerror(errno));
+        }
+    }
+    jump_to(host_cpuid, model_host_cpuid);
+}
