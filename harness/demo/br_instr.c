@@ -7,6 +7,7 @@
  *  a            13            branches taken and not taken
  *  b            11            calls and returns
  *  c             8            loads and stores
+ *  d            12            branches, every fourth instruction
  *
  * A round always takes the same path, so the address of the N-th instruction
  * follows from N. The loops are between the symbols loop_X and loop_X_end.
@@ -23,6 +24,7 @@
 void loop_a(unsigned long rounds);
 void loop_b(unsigned long rounds);
 void loop_c(unsigned long rounds);
+void loop_d(unsigned long rounds);
 
 asm(
     ".text\n"
@@ -82,6 +84,27 @@ asm(
     "loop_c_end:\n"
     "    ret\n"
     ".size loop_c, . - loop_c\n"
+
+    ".balign 64\n"
+    ".globl loop_d\n"
+    ".type loop_d, @function\n"
+    "loop_d:\n"
+    "    add   $3, %rax\n"
+    "    xor   %rdi, %rdx\n"
+    "    or    $1, %rax\n"
+    "    jz    7f\n"                /* never taken */
+    "    lea   (%rax, %rdi), %rcx\n"
+    "    add   %rcx, %rdx\n"
+    "    test  %rax, %rax\n"
+    "    jnz   8f\n"                /* always taken */
+    "7:  ud2\n"
+    "8:  xor   %rcx, %rax\n"
+    "    add   $5, %rdx\n"
+    "    dec   %rdi\n"
+    "    jnz   loop_d\n"
+    "loop_d_end:\n"
+    "    ret\n"
+    ".size loop_d, . - loop_d\n"
 );
 
 static const struct {
@@ -91,6 +114,7 @@ static const struct {
     { "a", loop_a },
     { "b", loop_b },
     { "c", loop_c },
+    { "d", loop_d },
 };
 
 int main(int argc, char **argv)
@@ -104,6 +128,6 @@ int main(int argc, char **argv)
             return 0;
         }
     }
-    fprintf(stderr, "usage: br_instr a|b|c [ROUNDS, at least 1]\n");
+    fprintf(stderr, "usage: br_instr a|b|c|d [ROUNDS, at least 1]\n");
     return 2;
 }

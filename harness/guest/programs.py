@@ -35,3 +35,12 @@ def compile_program(source, target, say=say_nothing, flags=()):
                         '-o', new, source], check=True)
         os.rename(new, target)
     return target
+
+
+def firmware(name):
+    """The path of a firmware image, assembled when its source is newer."""
+    return compile_program(
+        os.path.join(HERE, f'{name}.S'),
+        os.path.join(BUILD, 'guest', 'programs', f'{name}.bin'),
+        flags=['-m32', '-nostdlib', '-no-pie',
+               '-Wl,-Ttext=0,-e0,--oformat=binary,--build-id=none'])
