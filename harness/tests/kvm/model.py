@@ -49,8 +49,8 @@ def offered(host):
 
 def errors(text):
     """What QEMU says of its own accord, warnings excepted."""
-    return [m.group(1) for m in re.finditer(r'(?m)^qemu-system-x86_64: (?:-\S+ \S+: )?(.*)$', text)
-            if not m.group(1).startswith(('warning:', 'terminating on signal'))]
+    said = re.findall(rf'(?m)^{re.escape(Path(QEMU).name)}: (?:-\S+ \S+: )?(.*)$', text)
+    return [l for l in said if not l.startswith(('warning:', 'terminating on signal'))]
 
 
 @dataclass
@@ -111,11 +111,11 @@ def environment(folder, name, host, guest):
 
 
 def start_only(folder, host, *arguments):
-    """For a QEMU that has to end by itself: (status, its errors, log)."""
-    result = subprocess.run([QEMU, *BASE, '-accel', 'kvm', '-S', *arguments], check=False,
-                            env=environment(folder, 'qemu', host, None), text=True,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, timeout=60)
+    """A QEMU that ends as soon as it has started: (status, its errors, log)."""
+    result = subprocess.run([QEMU, *BASE, '-accel', 'kvm', '-S', '-qmp', 'stdio', *arguments],
+                            env=environment(folder, 'qemu', host, None), text=True, check=False,
+                            input='{"execute":"qmp_capabilities"}\n{"execute":"quit"}\n',
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
     return result.returncode, errors(result.stderr), Log(Path(folder) / 'qemu.log')
 
 
@@ -134,6 +134,8 @@ class Machine:
             env=environment(folder, name, host, guest) if host else None,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.stderr)
         self.qmp = Monitor(self.connect(str(path)))
+        # It listens long before there is a machine, but answers only then.
+        self.qmp.status(60)
 
     def connect(self, path):
         deadline = time.monotonic() + 60
