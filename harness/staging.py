@@ -181,8 +181,8 @@ class Project(NamedTuple):
 
 PROJECTS = {
     'qemu': Project(TOP / 'build/src/qemu', TOP / 'harness/fetch-qemu', TOP / 'patches/qemu', TOP,
-                    ['accel', 'docs', 'hw', 'include', 'qapi', 'scripts', 'target', 'tests',
-                     'tools']),
+                    ['accel', 'docs', 'hw', 'include', 'qapi', 'scripts', 'stubs', 'target',
+                     'tests', 'tools']),
     'libvirt': Project(TOP / 'build/src/libvirt', TOP / 'harness/fetch-libvirt',
                        TOP / 'patches/libvirt', TOP / 'libvirt', []),
 }
