@@ -14,6 +14,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -41,6 +42,24 @@ ISLAND = ['unshare', '--mount', '--pid', '--net', '--fork', '--kill-child', '--m
 
 class Failed(Exception):
     """One line for the user."""
+
+
+def in_island(function):
+    """Call function in a child, as the first process of an island has to reap all others.
+
+    libvirt takes a QEMU for alive as long as it can be signalled, and nobody
+    else would take its status once virtqemud has detached itself from it.
+    """
+    loopback()
+    child = os.fork()
+    if child == 0:
+        function()
+        sys.exit(0)
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            sys.stdout.flush()
+            os._exit(os.waitstatus_to_exitcode(status) & 0xff)
 
 
 def loopback():
