@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 TOP = Path(__file__).resolve().parent.parent
 
@@ -169,15 +170,41 @@ def commit_patches(git, base, patches, version, extra=None, name='stage'):
 
 # --- command line -----------------------------------------------------------
 
+class Project(NamedTuple):
+    """What tells one staged tree from another."""
+    tree: Path
+    fetch: Path
+    patches: Path
+    overlay: Path
+    folders: list
+
+
+PROJECTS = {
+    'qemu': Project(TOP / 'build/src/qemu', TOP / 'harness/fetch-qemu', TOP / 'patches/qemu', TOP,
+                    ['accel', 'docs', 'hw', 'include', 'qapi', 'scripts', 'stubs', 'target',
+                     'tests', 'tools']),
+    'libvirt': Project(TOP / 'build/src/libvirt', TOP / 'harness/fetch-libvirt',
+                       TOP / 'patches/libvirt', TOP / 'libvirt', []),
+}
+
+
 def options(description):
-    """A parser of what tells one staged tree from another; QEMU's by default."""
+    """A parser of what tells one staged tree from another."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('--tree', default=TOP / 'build/src/qemu', help='the staged tree')
-    parser.add_argument('--fetch', default=TOP / 'harness/fetch-qemu',
-                        help='program that names and unpacks the base')
-    parser.add_argument('--patches', default=TOP / 'patches/qemu', help='folder of patches')
-    parser.add_argument('--overlay', default=TOP, help='root of the overlay')
-    parser.add_argument('--folders', nargs='*', help="the overlay's folders, if not all",
-                        default=['accel', 'docs', 'hw', 'include', 'qapi', 'scripts', 'stubs',
-                                 'target', 'tests', 'tools'])
+    parser.add_argument('project', nargs='?', default='qemu', choices=PROJECTS,
+                        help='gives the defaults of what follows')
+    parser.add_argument('--tree', help='the staged tree')
+    parser.add_argument('--fetch', help='program that names and unpacks the base')
+    parser.add_argument('--patches', help='folder of patches')
+    parser.add_argument('--overlay', help='root of the overlay')
+    parser.add_argument('--folders', nargs='*', help="the overlay's folders, if not all")
     return parser
+
+
+def parse(parser):
+    """Arguments, with what was left out taken from the project."""
+    arguments = parser.parse_args()
+    for name, value in PROJECTS[arguments.project]._asdict().items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    return arguments

@@ -145,8 +145,10 @@ static bool check_companions(X86CPU *cpu, Error **errp)
 static bool check_feature(X86CPU *cpu, FeatureWord word, uint64_t bit,
                           const char *name, Error **errp)
 {
-    if ((cpu->env.user_features[word] & bit) &&
-        !(cpu->env.features[word] & bit)) {
+    /* Under TCG an explicit "ds=on" has been filtered out for want of it */
+    uint64_t asked = cpu->env.features[word] | cpu->filtered_features[word];
+
+    if ((cpu->env.user_features[word] & bit) && !(asked & bit)) {
         error_setg(errp, "pebs=on needs %s, which is switched off: remove "
                    "%s=off", name, name);
         return false;
@@ -363,6 +365,12 @@ static void hide_pebs(X86CPU *cpu)
     env->features[FEAT_PERF_CAPABILITIES] &= ~PERF_CAP_PEBS_MASK;
 }
 
+static void expose_feature(X86CPU *cpu, FeatureWord word, uint64_t bits)
+{
+    cpu->env.features[word] |= bits;
+    cpu->filtered_features[word] &= ~bits;
+}
+
 static bool expose_pebs(X86CPU *cpu, Error **errp)
 {
     CPUX86State *env = &cpu->env;
@@ -371,8 +379,8 @@ static bool expose_pebs(X86CPU *cpu, Error **errp)
     if (!check_long_mode(cpu, errp) || !check_features(cpu, errp)) {
         return false;
     }
-    env->features[FEAT_1_EDX] |= CPUID_DTS;
-    env->features[FEAT_1_ECX] |= CPUID_EXT_DTES64 | CPUID_EXT_PDCM;
+    expose_feature(cpu, FEAT_1_EDX, CPUID_DTS);
+    expose_feature(cpu, FEAT_1_ECX, CPUID_EXT_DTES64 | CPUID_EXT_PDCM);
     env->features[FEAT_PERF_CAPABILITIES] &= ~PERF_CAP_PEBS_MASK;
     env->features[FEAT_PERF_CAPABILITIES] |=
         kvm_enabled() ? kvm_pebs_perf_capabilities()

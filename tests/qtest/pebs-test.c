@@ -480,6 +480,7 @@ int main(int argc, char **argv)
         "SapphireRapids,pebs=on", "GraniteRapids,pebs=on",
         "Snowridge,pebs=on", "Icelake-Server,pebs=on,pebs-baseline=off",
         "Icelake-Server,pebs=on,pebs-format=5,pmu-gp-counters=4",
+        "Icelake-Server,pebs=on,ds=on,dtes64=on,pdcm=on",
     };
     static const char * const without[] = { "max", "Icelake-Server", "qemu64" };
 
