@@ -264,25 +264,34 @@ static void gen_settle_final(const PMUGen *pmu, uint64_t total)
     }
 }
 
-/* Subtract, or go to @split with nothing stored if a budget is too small. */
+/*
+ * Subtract, or go to @split with nothing stored if a budget is too small.  All
+ * the words that have guard bits share one test.
+ */
 static void gen_settle(const PMUGen *pmu, uint64_t total, TCGLabel *split)
 {
-    TCGv_i64 left[PMU_WORDS] = { };
+    TCGv_i64 left[PMU_WORDS] = { }, guards = NULL;
 
     for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
         int64_t value = pmu_packed_word(total, word);
 
-        if (value) {
-            left[word] = tcg_temp_ebb_new_i64();
-            tcg_gen_ld_i64(left[word], tcg_env, budget_offset(pmu, word));
-            tcg_gen_subi_i64(left[word], left[word], value);
-            if (word == 0) {
-                tcg_gen_brcondi_i64(TCG_COND_LT, left[word], 0, split);
-            } else {
-                tcg_gen_brcondi_i64(TCG_COND_TSTNE, left[word], PMU_GUARDS,
-                                    split);
-            }
+        if (!value) {
+            continue;
         }
+        left[word] = tcg_temp_ebb_new_i64();
+        tcg_gen_ld_i64(left[word], tcg_env, budget_offset(pmu, word));
+        tcg_gen_subi_i64(left[word], left[word], value);
+        if (word == 0) {
+            tcg_gen_brcondi_i64(TCG_COND_LT, left[word], 0, split);
+        } else if (!guards) {
+            guards = tcg_temp_ebb_new_i64();
+            tcg_gen_mov_i64(guards, left[word]);
+        } else {
+            tcg_gen_or_i64(guards, guards, left[word]);
+        }
+    }
+    if (guards) {
+        tcg_gen_brcondi_i64(TCG_COND_TSTNE, guards, PMU_GUARDS, split);
     }
     for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
         if (left[word]) {
