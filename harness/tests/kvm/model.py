@@ -15,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / 'guest')]
 
 from common import TOP, Skip, main   # noqa: E402,F401
+from guestlib import die_with_parent   # noqa: E402
 from monitor import Monitor, QmpError   # noqa: E402,F401
 
 BUILD = Path(os.environ.get('BUILD_DIR') or TOP / 'build')
@@ -132,7 +133,8 @@ class Machine:
             [binary or QEMU, *BASE, '-accel', accel,
              '-qmp', f'unix:{path},server=on,wait=off', *arguments],
             env=environment(folder, name, host, guest) if host else None,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.stderr)
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.stderr,
+            preexec_fn=die_with_parent)
         self.qmp = Monitor(self.connect(str(path)))
         # It listens long before there is a machine, but answers only then.
         self.qmp.status(60)
