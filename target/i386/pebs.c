@@ -224,13 +224,12 @@ static bool prepare_tcg(X86CPU *cpu, Error **errp)
     return present_model(cpu, i, errp) && check_long_mode(cpu, errp);
 }
 
-/* Any CPU model will do that shows what the host's CPU does. */
-static bool prepare_kvm(X86CPU *cpu, Error **errp)
+/* Any CPU model will do for KVM that shows what the host's CPU does. */
+static bool present_known_model(X86CPU *cpu, Error **errp)
 {
     int i = find_model(cpu);
 
-    return (i < 0 || present_model(cpu, i, errp)) &&
-           kvm_pebs_prepare(cpu, errp);
+    return i < 0 || present_model(cpu, i, errp);
 }
 
 static bool no_pmu(Error **errp)
@@ -245,7 +244,10 @@ static bool prepare_accel(X86CPU *cpu, Error **errp)
     if (tcg_enabled()) {
         return prepare_tcg(cpu, errp);
     }
-    return kvm_enabled() ? prepare_kvm(cpu, errp) : no_pmu(errp);
+    if (kvm_enabled()) {
+        return present_known_model(cpu, errp) && kvm_pebs_prepare(cpu, errp);
+    }
+    return no_pmu(errp);
 }
 
 static void offer_tcg(X86PebsOffer *offer)
@@ -257,29 +259,32 @@ static void offer_tcg(X86PebsOffer *offer)
     };
 }
 
-static bool offer_kvm(X86PebsOffer *offer, Error **errp)
+static void offer_kvm(X86PebsOffer *offer, const KvmPebsOffer *kvm)
 {
-    KvmPebsOffer kvm;
-
-    if (!kvm_pebs_probe(&kvm, errp)) {
-        return false;
-    }
     *offer = (X86PebsOffer) {
-        .format = extract64(kvm.perf_capabilities, PERF_CAP_PEBS_FORMAT_SHIFT,
+        .format = extract64(kvm->perf_capabilities, PERF_CAP_PEBS_FORMAT_SHIFT,
                             PERF_CAP_PEBS_FORMAT_LENGTH),
-        .baseline = kvm.perf_capabilities & PERF_CAP_PEBS_BASELINE,
-        .gp_counters = kvm.gp_counters,
+        .baseline = kvm->perf_capabilities & PERF_CAP_PEBS_BASELINE,
+        .gp_counters = kvm->gp_counters,
     };
-    return true;
 }
 
 bool x86_pebs_offered(X86PebsOffer *offer, Error **errp)
 {
+    KvmPebsOffer kvm;
+
     if (tcg_enabled()) {
         offer_tcg(offer);
         return true;
     }
-    return kvm_enabled() ? offer_kvm(offer, errp) : no_pmu(errp);
+    if (!kvm_enabled()) {
+        return no_pmu(errp);
+    }
+    if (!kvm_pebs_probe(&kvm, errp)) {
+        return false;
+    }
+    offer_kvm(offer, &kvm);
+    return true;
 }
 
 bool x86_pebs_is_watched(const X86CPU *cpu)
