@@ -85,8 +85,8 @@ typedef struct X86PMUBudget {
     uint64_t load_address;
     uint64_t store_address;
 
-    /* TB flags (HF_PMU_*) at CPL 0 to 2, and at CPL 3 */
-    uint32_t tb_flags[2];
+    /* TB flags (HF_PMU_*) by CPL */
+    uint32_t tb_flags[4];
 } X86PMUBudget;
 
 static inline unsigned pmu_kind_word(PMUKind kind)

@@ -130,7 +130,7 @@ static unsigned current_priv(CPUX86State *env)
 /* TB flags of the current privilege level */
 static uint32_t current_flags(CPUX86State *env)
 {
-    return env->pmu.tb_flags[(env->hflags & HF_CPL_MASK) != 0];
+    return env->pmu.tb_flags[env->hflags & HF_CPL_MASK];
 }
 
 /*
@@ -375,8 +375,10 @@ static void choose_modes(CPUX86State *env)
         }
     }
     env->pmu.tb_flags[0] = level[0] << HF_PMU_LEVEL_SHIFT;
-    env->pmu.tb_flags[1] = level[1] << HF_PMU_LEVEL_SHIFT |
-                           (any != all && any ? HF_PMU_PRIVATE_MASK : 0);
+    for (unsigned cpl = 1; cpl <= 3; cpl++) {
+        env->pmu.tb_flags[cpl] = level[1] << HF_PMU_LEVEL_SHIFT |
+                                 (any != all && any ? HF_PMU_PRIVATE_MASK : 0);
+    }
 }
 
 /* Work out what is counted, after the MSRs or the claims have changed. */
@@ -428,7 +430,7 @@ static void tally_unretired(CPUX86State *env, PMUTally *t, uintptr_t ra)
 static bool event_in_set(CPUX86State *env, const PMUEvent *ev,
                          unsigned set)
 {
-    if (!pmu_flags_set(env->pmu.tb_flags[1])) {
+    if (!pmu_flags_set(env->pmu.tb_flags[3])) {
         return set == 0;
     }
     return ev->privs & (set ? PMU_PRIV_USR : PMU_PRIV_OS);
@@ -498,7 +500,7 @@ static void grant_at_most(CPUX86State *env, unsigned set, PMUKind kind,
 static void grant_event(CPUX86State *env, const PMUEvent *ev, uint64_t events)
 {
     unsigned here = current_priv(env) == PMU_PRIV_USR;
-    bool private = pmu_flags_set(env->pmu.tb_flags[1]);
+    bool private = pmu_flags_set(env->pmu.tb_flags[3]);
 
     if (private && ev->privs == (PMU_PRIV_OS | PMU_PRIV_USR)) {
         uint64_t share = events >> PMU_SHARE_SHIFT;
@@ -620,7 +622,7 @@ void x86_pmu_retire_event(CPUState *cs)
 static void retire_one(CPUX86State *env, unsigned cpl, uint64_t packed,
                        uint64_t ip)
 {
-    uint32_t tb_flags = env->pmu.tb_flags[cpl != 0];
+    uint32_t tb_flags = env->pmu.tb_flags[cpl];
     unsigned set = pmu_flags_set(tb_flags);
     unsigned words = pmu_level_words(pmu_flags_level(tb_flags));
 
