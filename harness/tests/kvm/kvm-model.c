@@ -24,7 +24,8 @@
  *
  * Left out: guest code, memory (the dirty log is always clean), interrupt
  * controllers but for LVTPC and IRR, SMM, nested virtualization, Hyper-V, Xen,
- * LBRs, MSR filters, AMD's PMU.  Other state is kept as the bytes that were
+ * LBRs, MSR filters, AMD's PMU, and of encrypted guests all but that there is
+ * one.  Other state is kept as the bytes that were
  * set, unchecked, and other MSRs as plain values.  CPUID features beside those
  * of the PMU are some common subset.
  *
@@ -41,6 +42,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/psp-sev.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -113,6 +115,7 @@ typedef struct Host {
     uint64_t perf_caps;             /* kvm_caps.supported_perf_cap */
     uint64_t pebs_msrs;             /* the CPU has the MSRs of PEBS */
     uint64_t addr_bits;             /* of linear addresses */
+    uint64_t sev;                   /* sev_enabled: there is a /dev/sev */
 } Host;
 
 static Host host;
@@ -126,7 +129,7 @@ static const struct {
     { "stepping", &host.stepping }, { "pmu_version", &host.pmu_version },
     { "gp", &host.gp }, { "fixed", &host.fixed }, { "vpmu", &host.vpmu },
     { "perf_caps", &host.perf_caps }, { "pebs_msrs", &host.pebs_msrs },
-    { "addr_bits", &host.addr_bits },
+    { "addr_bits", &host.addr_bits }, { "sev", &host.sev },
 };
 
 __attribute__((noreturn, format(printf, 1, 2)))
@@ -264,7 +267,7 @@ static bool cpuid_leaf(uint32_t leaf, uint32_t index, uint32_t out[4])
         }
         return false;
     case 0x80000000:
-        out[0] = 0x80000008;
+        out[0] = host.sev ? 0x8000001f : 0x80000008;
         return true;
     case 0x80000001:
         out[2] = 0x121;
@@ -273,6 +276,10 @@ static bool cpuid_leaf(uint32_t leaf, uint32_t index, uint32_t out[4])
     case 0x80000008:
         out[0] = 46 | host.addr_bits << 8;
         return true;
+    case 0x8000001f:
+        out[0] = host.sev ? 3 : 0;              /* SME, SEV */
+        out[1] = host.sev ? 51 | 1 << 6 : 0;    /* the C bit, bits it costs */
+        return host.sev;
     default:
         return false;
     }
@@ -381,6 +388,7 @@ typedef struct Vcpu Vcpu;
 
 typedef struct Vm {
     bool pmu_on;
+    bool sev;
     unsigned vcpus;
     Blob *blobs;
     pthread_mutex_t lock;
@@ -403,7 +411,9 @@ struct Vcpu {
     bool pmi_at_exit, pmi_requested;
 };
 
-typedef enum Kind { NONE, DEV, VM, VCPU } Kind;
+typedef enum Kind { NONE, DEV, VM, VCPU, SEV } Kind;
+
+static const char *const kinds[] = { "", "kvm", "vm", "vcpu", "sev" };
 
 static struct {
     Kind kind;
@@ -1248,6 +1258,42 @@ static int enable_vm_cap(Vm *vm, const struct kvm_enable_cap *cap)
     return 0;
 }
 
+/*
+ * svm_mem_enc_ioctl(), as far as the creation of a guest needs it: after this
+ * come its vCPUs, and nothing here could measure its memory.
+ */
+static int encrypt_op(Vm *vm, struct kvm_sev_cmd *command)
+{
+    note("vm KVM_MEMORY_ENCRYPT_OP %u", command->id);
+    if (!host.sev) {
+        return -ENOTTY;
+    }
+    switch (command->id) {
+    case KVM_SEV_INIT:              /* __sev_guest_init() */
+        if (vm->vcpus || vm->sev) {
+            return -EINVAL;
+        }
+        vm->sev = true;
+        return 0;
+    case KVM_SEV_LAUNCH_START:      /* sev_launch_start() */
+        return vm->sev ? 0 : -ENOTTY;
+    default:
+        return -ENOTTY;
+    }
+}
+
+/* sev_ioctl() of drivers/crypto/ccp/sev-dev.c */
+static int sev_ioctl(unsigned long request, struct sev_issue_cmd *command)
+{
+    if (request != SEV_ISSUE_CMD || command->cmd != SEV_PLATFORM_STATUS) {
+        return -ENOTTY;
+    }
+    memset((void *)(uintptr_t)command->data, 0,
+           sizeof(struct sev_user_data_status));
+    command->error = 0;
+    return 0;
+}
+
 static int vm_ioctl(Vm *vm, unsigned long request, void *argument)
 {
     switch (request) {
@@ -1270,6 +1316,10 @@ static int vm_ioctl(Vm *vm, unsigned long request, void *argument)
     case KVM_SIGNAL_MSI:
     case KVM_SET_NR_MMU_PAGES:
         return 0;
+    case KVM_MEMORY_ENCRYPT_OP:
+        return encrypt_op(vm, argument);
+    case KVM_MEMORY_ENCRYPT_REG_REGION:     /* sev_mem_enc_register_region() */
+        return vm->sev ? 0 : -ENOTTY;
     case KVM_IRQ_LINE_STATUS:
         ((struct kvm_irq_level *)argument)->status = 1;
         return 0;
@@ -1383,6 +1433,8 @@ static int model_ioctl(int fd, unsigned long request, void *argument)
 
     if (fds[fd].kind == DEV) {
         result = dev_ioctl(request, argument);
+    } else if (fds[fd].kind == SEV) {
+        result = sev_ioctl(request, argument);
     } else if (fds[fd].kind == VM) {
         Vm *vm = object;
 
@@ -1397,8 +1449,7 @@ static int model_ioctl(int fd, unsigned long request, void *argument)
                  0 : vcpu_ioctl(vcpu, request, argument);
     }
     if (result == -ENOTTY) {
-        note("%s unknown ioctl 0x%lx", fds[fd].kind == DEV ? "kvm" :
-             fds[fd].kind == VM ? "vm" : "vcpu", request);
+        note("%s unknown ioctl 0x%lx", kinds[fds[fd].kind], request);
     }
     return result;
 }
@@ -1429,6 +1480,9 @@ static int open_path(const char *path, int flags, mode_t mode)
 {
     if (host.kernel && !strcmp(path, "/dev/kvm")) {
         return new_fd(eventfd(0, EFD_CLOEXEC), DEV, NULL);
+    }
+    if (host.sev && !strcmp(path, "/dev/sev")) {
+        return new_fd(eventfd(0, EFD_CLOEXEC), SEV, NULL);
     }
     return syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
