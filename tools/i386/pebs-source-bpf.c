@@ -5,12 +5,11 @@
  */
 
 #include "qemu/osdep.h"
-#include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 #include "qapi/error.h"
 #include "qemu/error-report.h"
-#include "system/pebs-helper.h"
+#include "pebs-memory.h"
 #include "pebs-process.h"
 #include "pebs-source.h"
 #include "pebs-watch.skeleton.h"
@@ -142,28 +141,9 @@ void pebs_source_stop(void)
     pebs_watch_bpf__detach(program);
 }
 
-/*
- * A frozen map can't be written through any file descriptor.  The BPF program
- * still can; mmap() of a read-only descriptor would be refused, as it isn't
- * shared memory to the kernel.
- */
-static int create_memory(unsigned slots)
-{
-    LIBBPF_OPTS(bpf_map_create_opts, options,
-                .map_flags = BPF_F_MMAPABLE | BPF_F_INNER_MAP);
-    int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, "pebs_reports", sizeof(__u32),
-                            sizeof(struct PebsHelperSlot), slots, &options);
-
-    if (fd >= 0 && bpf_map_freeze(fd) < 0) {
-        close(fd);
-        return -1;
-    }
-    return fd;
-}
-
 int pebs_source_add_client(unsigned client, unsigned slots, Error **errp)
 {
-    int fd = create_memory(slots);
+    int fd = pebs_create_memory(slots);
 
     if (fd < 0) {
         error_setg_errno(errp, errno, "No memory for the reports");
