@@ -24,6 +24,9 @@
  */
 #define PEBS_SETTLED_MS     100
 
+/* Where it has to be looked for, a change is announced within a second. */
+#define PEBS_POLL_MS        500
+
 static PebsPath path_of(const X86CPU *cpu, uint64_t report)
 {
     if (!x86_cpu_has_pebs(cpu)) {
@@ -89,7 +92,7 @@ static void describe_records(const X86CPU *cpu, PebsVcpu *vcpu)
 static PebsVcpu *describe(X86CPU *cpu)
 {
     PebsVcpu *vcpu = g_new0(PebsVcpu, 1);
-    uint64_t report = qatomic_read(&cpu->pebs_report);
+    uint64_t report = x86_pebs_report(cpu);
 
     vcpu->cpu_index = CPU(cpu)->cpu_index;
     vcpu->qom_path = object_get_canonical_path(OBJECT(cpu));
@@ -105,6 +108,8 @@ static PebsVcpu *describe(X86CPU *cpu)
     if (x86_cpu_has_pebs(cpu) && x86_cpu_has_tcg_pmu(cpu)) {
         vcpu->source = PEBS_PATH_SOURCE_TCG;
         describe_records(cpu, vcpu);
+    } else if (x86_cpu_has_pebs(cpu) && x86_pebs_is_watched(cpu)) {
+        vcpu->source = PEBS_PATH_SOURCE_KVM;
     }
     return vcpu;
 }
@@ -205,25 +210,32 @@ static unsigned news_of(const X86CPU *cpu, uint64_t report)
     return path_of(cpu, report) << 1 | !!(report & PEBS_REPORT_SUSPENDED);
 }
 
-static void look_again(X86CPU *cpu)
+static void look_again(X86CPU *cpu, int ms)
 {
-    timer_mod(cpu->pebs_timer,
-              qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + PEBS_SETTLED_MS);
+    timer_mod(cpu->pebs_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + ms);
+}
+
+static void look_if_polled(X86CPU *cpu)
+{
+    if (x86_pebs_is_polled()) {
+        look_again(cpu, PEBS_POLL_MS);
+    }
 }
 
 static void announce(void *opaque)
 {
     X86CPU *cpu = opaque;
-    unsigned now = news_of(cpu, qatomic_read(&cpu->pebs_report));
+    unsigned now = news_of(cpu, x86_pebs_report(cpu));
     bool lasts = now == cpu->pebs_seen;
     g_autofree char *qom_path = NULL;
 
     cpu->pebs_seen = now;
-    if (now == cpu->pebs_announced) {
+    if (now != cpu->pebs_announced && !lasts) {
+        look_again(cpu, PEBS_SETTLED_MS);
         return;
     }
-    if (!lasts) {
-        look_again(cpu);
+    look_if_polled(cpu);
+    if (now == cpu->pebs_announced) {
         return;
     }
     cpu->pebs_announced = now;
@@ -238,6 +250,7 @@ void x86_pebs_watch(X86CPU *cpu)
         cpu->pebs_announced = news_of(cpu, 0);
         cpu->pebs_seen = cpu->pebs_announced;
         cpu->pebs_timer = timer_new_ms(QEMU_CLOCK_REALTIME, announce, cpu);
+        look_if_polled(cpu);
     }
 }
 
@@ -253,6 +266,6 @@ void x86_pebs_publish(X86CPU *cpu, uint64_t report)
     }
     qatomic_set(&cpu->pebs_report, report);
     if (cpu->pebs_timer && !timer_pending(cpu->pebs_timer)) {
-        look_again(cpu);
+        look_again(cpu, PEBS_SETTLED_MS);
     }
 }

@@ -289,7 +289,25 @@ bool x86_pebs_offered(X86PebsOffer *offer, Error **errp)
 
 bool x86_pebs_is_watched(const X86CPU *cpu)
 {
-    return x86_cpu_has_tcg_pmu(cpu);
+    uint64_t report;
+
+    return kvm_enabled() ? kvm_pebs_report(cpu, &report)
+                         : x86_cpu_has_tcg_pmu(cpu);
+}
+
+uint64_t x86_pebs_report(const X86CPU *cpu)
+{
+    uint64_t report;
+
+    if (!kvm_enabled()) {
+        return qatomic_read(&cpu->pebs_report);
+    }
+    return kvm_pebs_report(cpu, &report) ? report : 0;
+}
+
+bool x86_pebs_is_polled(void)
+{
+    return kvm_enabled() && kvm_pebs_is_observed();
 }
 
 bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)

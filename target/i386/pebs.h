@@ -10,6 +10,7 @@
 #include "qemu/bitops.h"
 #include "cpu.h"
 #include "migration/vmstate.h"
+#include "pebs-report.h"
 
 /* IA32_PERF_CAPABILITIES */
 #define PERF_CAP_PEBS_TRAP          (1ull << 6)
@@ -102,22 +103,8 @@ void x86_cpu_pebs_reset(X86CPU *cpu);
  */
 bool x86_cpu_pmu_misc_enable_valid(const X86CPU *cpu, uint64_t *value);
 
-/*
- * A report tells where the active PEBS counters of a vCPU are: one word, so
- * that it can be read whole while the vCPU runs.  Five bits for each counter
- * of the guest, general-purpose ones first.
- */
-#define PEBS_REPORT_GP          8
-#define PEBS_REPORT_COUNTERS    (PEBS_REPORT_GP + MAX_FIXED_COUNTERS)
-#define PEBS_REPORT_LENGTH      5
-#define PEBS_REPORT_SUSPENDED   (1ull << 63)
+QEMU_BUILD_BUG_ON(PEBS_REPORT_FIXED != MAX_FIXED_COUNTERS);
 QEMU_BUILD_BUG_ON(PEBS_REPORT_COUNTERS * PEBS_REPORT_LENGTH > 63);
-
-enum {
-    PEBS_REPORT_INACTIVE,   /* no active PEBS counter */
-    PEBS_REPORT_UNMAPPED,   /* on no physical counter */
-    PEBS_REPORT_MAPPED,     /* plus the physical counter's index */
-};
 
 static inline unsigned pebs_report_counter(uint64_t report, unsigned index)
 {
@@ -131,8 +118,14 @@ static inline unsigned pebs_report_counter(uint64_t report, unsigned index)
  */
 void x86_pebs_publish(X86CPU *cpu, uint64_t report);
 
-/* Whether somebody publishes reports of this vCPU. */
+/* Whether there are reports on this vCPU. */
 bool x86_pebs_is_watched(const X86CPU *cpu);
+
+/* The last report on this vCPU, if it is watched */
+uint64_t x86_pebs_report(const X86CPU *cpu);
+
+/* Whether nobody tells of reports on vCPUs, so that they have to be looked at. */
+bool x86_pebs_is_polled(void);
 
 /* From realize to unrealize, changes of the path are announced. */
 void x86_pebs_watch(X86CPU *cpu);

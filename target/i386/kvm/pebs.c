@@ -1,8 +1,8 @@
 /*
  * Intel PEBS for KVM guests
  *
- * What this host's KVM offers, the MSRs, and the PMI that migration would
- * lose.  Under KVM nothing of it can be chosen: the kernel takes the PEBS bits
+ * What this host's KVM offers, the MSRs, the PMI that migration would lose, and
+ * which path PEBS takes.  Under KVM nothing of it can be chosen: the kernel takes the PEBS bits
  * of IA32_PERF_CAPABILITIES as it offers them, or none, and only from a vCPU
  * that looks right to it.  QEMU ends in kvm_buf_set_msrs() if the kernel
  * refuses an MSR, so each rule of Linux's vmx_set_msr() is checked here first.
@@ -17,6 +17,7 @@
 #include "hw/core/boards.h"
 #include "hw/i386/apic_internal.h"
 #include "system/kvm.h"
+#include "system/pebs-observer.h"
 #include "kvm_i386.h"
 #include "../pebs.h"
 #include "pebs.h"
@@ -429,4 +430,38 @@ int kvm_pebs_replay_pmi(X86CPU *cpu)
     }
     trace_kvm_pebs_replay_pmi(CPU(cpu)->cpu_index, lvtpc);
     return kvm_vcpu_ioctl(CPU(cpu), KVM_SET_LAPIC, &lapic);
+}
+
+/*
+ * The path
+ *
+ * qemu-pebs-helper reports in the words of pebs-report.h, so that nothing is
+ * left to translate.  A vCPU's slot is its cpu_index.
+ */
+
+void kvm_pebs_observe(const char *helper, unsigned max_cpus)
+{
+    pebs_observer_start(helper, max_cpus);
+}
+
+bool kvm_pebs_is_observed(void)
+{
+    return pebs_observer_started();
+}
+
+void kvm_pebs_thread_started(X86CPU *cpu)
+{
+    if (x86_cpu_has_pebs(cpu)) {
+        pebs_observer_watch(CPU(cpu)->cpu_index, CPU(cpu)->thread_id);
+    }
+}
+
+void kvm_pebs_thread_ended(X86CPU *cpu)
+{
+    pebs_observer_watch(CPU(cpu)->cpu_index, 0);
+}
+
+bool kvm_pebs_report(const X86CPU *cpu, uint64_t *report)
+{
+    return pebs_observer_read(CPU(cpu)->cpu_index, report);
 }

@@ -55,4 +55,29 @@ void kvm_pebs_got_msr(X86CPU *cpu, uint32_t index, uint64_t value);
  */
 int kvm_pebs_replay_pmi(X86CPU *cpu);
 
+/**
+ * kvm_pebs_observe: have vCPUs watched for the path that PEBS takes
+ * @helper: socket of qemu-pebs-helper, or NULL for the default
+ * @max_cpus: how many vCPUs there may be
+ *
+ * What is in the way is told as a warning: the path is unknown then.
+ */
+void kvm_pebs_observe(const char *helper, unsigned max_cpus);
+
+/* Whether kvm_pebs_observe() was called. */
+bool kvm_pebs_is_observed(void);
+
+/* Call on @cpu's thread before it first enters the guest, with the BQL held. */
+void kvm_pebs_thread_started(X86CPU *cpu);
+
+/* Call when @cpu's thread doesn't enter the guest any more. */
+void kvm_pebs_thread_ended(X86CPU *cpu);
+
+/**
+ * kvm_pebs_report: the last report on @cpu, see x86_pebs_publish()
+ *
+ * Made at each VM entry.  Returns false if there is none.
+ */
+bool kvm_pebs_report(const X86CPU *cpu, uint64_t *report);
+
 #endif
