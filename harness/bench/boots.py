@@ -41,7 +41,7 @@ def command(qemu, cpu, kernel, log):
     return line + [
         '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
         '-machine', 'pc', '-accel', 'tcg', '-cpu', cpu, '-m', '512M',
-        '-icount', 'shift=0,sleep=off', '-kernel', kernel, '-append', ' '.join((*KERNEL_ARGUMENTS,
+        '-icount', 'shift=0', '-kernel', kernel, '-append', ' '.join((*KERNEL_ARGUMENTS,
                                                 *KERNEL_END))]
 
 
