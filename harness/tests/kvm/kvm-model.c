@@ -8,7 +8,9 @@
  *
  *   KVM_MODEL_HOST=FILE    the host and its kernel: lines of «key value», see
  *                          hosts/; without it the model stays out of the way
- *   KVM_MODEL_LOG=FILE     one line for each ioctl, and for each MSR in one
+ *   KVM_MODEL_LOG=FILE     one line for each ioctl, and for each MSR in one; of the
+ *                          model or, without KVM_MODEL_HOST, for what is asked
+ *                          of the machine's own KVM: see record()
  *   KVM_MODEL_GUEST=FILE   what the guest does, see guest_command()
  *
  * It is as strict as the kernel about: which MSRs of the PMU exist, which
@@ -29,7 +31,8 @@
  * set, unchecked, and other MSRs as plain values.  CPUID features beside those
  * of the PMU are some common subset.
  *
- * It is held against the machine's own KVM with probe.py, see test-offer.
+ * It is held against the machine's own KVM with probe.py, and with replay.py
+ * for what QEMU asked of that, see test-offer.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -1454,6 +1457,73 @@ static int model_ioctl(int fd, unsigned long request, void *argument)
     return result;
 }
 
+/* ---- the machine's own KVM, for replay.py ---- */
+
+/* Size of what the argument points to, 0 for what is not recorded */
+static size_t recorded_size(unsigned long request, const void *argument)
+{
+    uint32_t count;
+
+    switch (request) {
+    case KVM_GET_SUPPORTED_CPUID:
+    case KVM_SET_CPUID2:
+        memcpy(&count, argument, sizeof(count));
+        return sizeof(struct kvm_cpuid2) +
+               count * sizeof(struct kvm_cpuid_entry2);
+    case KVM_GET_MSRS:
+    case KVM_SET_MSRS:
+        memcpy(&count, argument, sizeof(count));
+        return sizeof(struct kvm_msrs) + count * sizeof(struct kvm_msr_entry);
+    case KVM_GET_MSR_INDEX_LIST:
+        memcpy(&count, argument, sizeof(count));
+        return sizeof(struct kvm_msr_list) + count * sizeof(uint32_t);
+    case KVM_ENABLE_CAP:
+        memcpy(&count, argument, sizeof(count));
+        return count == KVM_CAP_PMU_CAPABILITY ?
+               sizeof(struct kvm_enable_cap) : 0;
+    default:
+        return 0;
+    }
+}
+
+static void print_hex(FILE *line, const uint8_t *bytes, size_t size)
+{
+    fputc(' ', line);
+    for (size_t i = 0; i < size; i++) {
+        fprintf(line, "%02x", bytes[i]);
+    }
+}
+
+/* One line: fd, request, result or -errno, and the bytes before and after */
+static int record(int fd, unsigned long request, void *argument)
+{
+    size_t size = recorded_size(request, argument), length;
+    uint8_t *before = memcpy(malloc(size + 1), argument, size);
+    int result = syscall(SYS_ioctl, fd, request, argument), error = errno;
+    char *text;
+    FILE *line = open_memstream(&text, &length);
+
+    fprintf(line, "%d 0x%lx %d", fd, request, result < 0 ? -error : result);
+    print_hex(line, before, size);
+    print_hex(line, argument, size);
+    fputc('\n', line);
+    fclose(line);
+    if (write(log_fd, text, length) != (ssize_t)length) {
+        die("the log can't be written");
+    }
+    free(text);
+    free(before);
+    errno = error;
+    return result;
+}
+
+static bool is_recorded(unsigned long request, void *argument)
+{
+    return !host.kernel && log_fd >= 0 &&
+           (request == KVM_CREATE_VM || request == KVM_CREATE_VCPU ||
+            recorded_size(request, argument));
+}
+
 /* ---- what is preloaded ---- */
 
 int ioctl(int fd, unsigned long request, ...)
@@ -1465,6 +1535,9 @@ int ioctl(int fd, unsigned long request, ...)
     va_start(arguments, request);
     argument = va_arg(arguments, void *);
     va_end(arguments);
+    if (is_recorded(request, argument)) {
+        return record(fd, request, argument);
+    }
     if (fd < 0 || fd >= MAX_FD || fds[fd].kind == NONE) {
         return syscall(SYS_ioctl, fd, request, argument);
     }
@@ -1571,10 +1644,9 @@ static void start(void)
     const char *path = getenv("KVM_MODEL_HOST"), *log = getenv("KVM_MODEL_LOG");
     uintptr_t host_cpuid = find_symbol("host_cpuid");
 
-    if (!path) {
-        return;
+    if (path) {
+        read_host(path);
     }
-    read_host(path);
     if (log) {
         log_fd = syscall(SYS_openat, AT_FDCWD, log,
                          O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
@@ -1583,7 +1655,7 @@ static void start(void)
         }
     }
     /* Other programs take it from KVM. */
-    if (host_cpuid) {
+    if (path && host_cpuid) {
         jump_to(host_cpuid, model_host_cpuid);
     }
 }

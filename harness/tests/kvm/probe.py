@@ -102,4 +102,5 @@ def main():
     print(json.dumps(answers, indent=1))
 
 
-main()
+if __name__ == '__main__':
+    main()
