@@ -313,11 +313,15 @@ bool x86_pebs_is_polled(void)
 bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
 {
     if (x86_cpu_has_pebs(cpu)) {
+        if (!prepare_accel(cpu, errp)) {
+            return false;
+        }
+        /* After what the accelerator says: TDX switches the PMU off itself. */
         if (cpu->pmu_off) {
             error_setg(errp, "pebs=on needs the PMU: remove pmu=off");
             return false;
         }
-        if (!prepare_accel(cpu, errp) || !check_features(cpu, errp)) {
+        if (!check_features(cpu, errp)) {
             return false;
         }
         cpu->enable_pmu = true;
