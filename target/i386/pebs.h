@@ -124,7 +124,7 @@ bool x86_pebs_is_watched(const X86CPU *cpu);
 /* The last report on this vCPU, if it is watched */
 uint64_t x86_pebs_report(const X86CPU *cpu);
 
-/* Whether nobody tells of reports on vCPUs, so that they have to be looked at. */
+/* Whether nobody tells of new reports, so that they have to be looked for. */
 bool x86_pebs_is_polled(void);
 
 /* From realize to unrealize, changes of the path are announced. */

@@ -13,7 +13,7 @@
 #include <linux/types.h>
 #include "../../target/i386/pebs-report.h"
 
-/* INTEL_PMC_IDX_FIXED, the first fixed counter's bit in IA32_PERF_GLOBAL_CTRL */
+/* INTEL_PMC_IDX_FIXED: the first fixed counter, in IA32_PERF_GLOBAL_CTRL */
 #define PEBS_DECISION_FIXED     32
 
 /* What perf has behind one of the guest's counters */

@@ -19,8 +19,8 @@
 /* perf switches six MSRs of the PMU at most, see intel_guest_get_msrs(). */
 #define OBSERVE_SWITCH_MSRS     8
 
-#pragma clang attribute push (__attribute__((preserve_access_index)), \
-                              apply_to = record)
+#pragma clang attribute push(__attribute__((preserve_access_index)), \
+                             apply_to = record)
 
 enum perf_event_state {
     PERF_EVENT_STATE_ACTIVE = 1,

@@ -96,14 +96,17 @@ void pebs_process_close(PebsProcess *process)
 static pid_t own_number(FILE *status)
 {
     g_autofree char *line = NULL;
+    const char *end;
     size_t size = 0;
+    int number = 0;
 
     while (getline(&line, &size, status) > 0) {
         if (g_str_has_prefix(line, "NSpid:")) {
-            return strtol(strrchr(line, '\t') ?: "", NULL, 10);
+            qemu_strtoi(strrchr(line, '\t') ?: "", &end, 10, &number);
+            break;
         }
     }
-    return 0;
+    return number;
 }
 
 /* What the thread that is @thread here is to its process; 0 if not its own */
@@ -128,9 +131,10 @@ static pid_t search(const PebsProcess *process, DIR *tasks, pid_t named)
 
     rewinddir(tasks);
     while ((entry = readdir(tasks))) {
-        pid_t thread = strtol(entry->d_name, NULL, 10);
+        int thread;
 
-        if (thread > 0 && number_inside(process, thread) == named) {
+        if (qemu_strtoi(entry->d_name, NULL, 10, &thread) == 0 &&
+            number_inside(process, thread) == named) {
             return thread;
         }
     }

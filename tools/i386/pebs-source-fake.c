@@ -12,6 +12,7 @@
 #include <glib-unix.h>
 #include <sys/mman.h>
 #include "qapi/error.h"
+#include "qemu/cutils.h"
 #include "system/pebs-helper.h"
 #include "pebs-source.h"
 
@@ -54,10 +55,13 @@ static gboolean read_line(gint fd, GIOCondition condition, gpointer opaque)
     char line[80];
 
     if (fgets(line, sizeof(line), fifo)) {
-        char *rest;
-        pid_t thread = strtol(line, &rest, 0);
+        const char *rest;
+        int thread;
+        uint64_t word;
 
-        report(thread, strtoull(rest, NULL, 0));
+        qemu_strtoi(line, &rest, 0, &thread);
+        qemu_strtou64(rest, &rest, 0, &word);
+        report(thread, word);
     }
     return G_SOURCE_CONTINUE;
 }

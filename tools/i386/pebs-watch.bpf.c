@@ -67,6 +67,7 @@ int BPF_PROG(pebs_vm_entry, int *nr, void *pmu,
         return 0;
     }
     bpf_probe_read_kernel(&count, sizeof(count), nr);
+    /* volatile: whoever reads it may do so at any time. */
     *(volatile __u64 *)&slot->report = observe(pmu, msrs, count);
     /* x86 keeps the order of stores. */
     *(volatile __u64 *)&slot->entries += 1;

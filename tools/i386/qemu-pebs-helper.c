@@ -352,7 +352,7 @@ static void catch_signals(void)
 }
 
 /* A hint holds the verifier's words: many. */
-G_NORETURN static void give_up(Error *error)
+static G_NORETURN void give_up(Error *error)
 {
     if (verbose) {
         error_report_err(error);
@@ -454,7 +454,8 @@ int main(int argc, char **argv)
     qemu_init_exec_dir(argv[0]);
     path = default_socket();
 
-    while ((option = getopt_long(argc, argv, "hVk:f:cv", options, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "hVk:f:cv", options,
+                                 NULL)) != -1) {
         switch (option) {
         case 'k':
             g_free(path);

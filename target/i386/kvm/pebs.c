@@ -2,10 +2,11 @@
  * Intel PEBS for KVM guests
  *
  * What this host's KVM offers, the MSRs, the PMI that migration would lose, and
- * which path PEBS takes.  Under KVM nothing of it can be chosen: the kernel takes the PEBS bits
- * of IA32_PERF_CAPABILITIES as it offers them, or none, and only from a vCPU
- * that looks right to it.  QEMU ends in kvm_buf_set_msrs() if the kernel
- * refuses an MSR, so each rule of Linux's vmx_set_msr() is checked here first.
+ * which path PEBS takes.  Under KVM nothing of it can be chosen: the kernel
+ * takes the PEBS bits of IA32_PERF_CAPABILITIES as it offers them, or none, and
+ * only from a vCPU that looks right to it.  QEMU ends in kvm_buf_set_msrs() if
+ * the kernel refuses an MSR, so each rule of Linux's vmx_set_msr() is checked
+ * here first.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
