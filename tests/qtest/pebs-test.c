@@ -258,6 +258,22 @@ static const Refusal misfits[] = {
       "use pebs-baseline=on" },
 };
 
+/* Takes @reply, which is to be an error of these words. */
+static void assert_error(QDict *reply, const char *message)
+{
+    QDict *error = qdict_get_qdict(reply, "error");
+
+    g_assert_nonnull(error);
+    g_assert_cmpstr(qdict_get_str(error, "desc"), ==, message);
+    qobject_unref(reply);
+}
+
+static QDict *device_add(QTestState *qts, const char *arguments)
+{
+    return qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': %p }",
+                     qobject_from_json(arguments, &error_abort));
+}
+
 static QDict *plug(QTestState *qts, const char *properties)
 {
     g_autofree char *arguments = g_strdup_printf(
@@ -265,8 +281,7 @@ static QDict *plug(QTestState *qts, const char *properties)
         "  'socket-id': 0, 'core-id': 1, 'thread-id': 0%s%s }",
         *properties ? ", " : "", properties);
 
-    return qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': %p }",
-                     qobject_from_json(arguments, &error_abort));
+    return device_add(qts, arguments);
 }
 
 /* A clean error; QEMU goes on, and a right vCPU still fits. */
@@ -276,9 +291,7 @@ static void test_hotplug(const void *data)
     QTestState *qts = start("Icelake-Server,pebs=on");
     QDict *reply = plug(qts, misfit->cpu);
 
-    g_assert_cmpstr(qdict_get_str(qdict_get_qdict(reply, "error"), "desc"),
-                    ==, misfit->message);
-    qobject_unref(reply);
+    assert_error(reply, misfit->message);
     reply = plug(qts, "");
     g_assert(qdict_haskey(reply, "return"));
     qobject_unref(reply);
@@ -291,10 +304,8 @@ static void test_hotplug_on(void)
     QTestState *qts = start("Icelake-Server,model=106");
     QDict *reply = plug(qts, "'pebs': 'on'");
 
-    g_assert_cmpstr(qdict_get_str(qdict_get_qdict(reply, "error"), "desc"), ==,
-                    "pebs=on differs from the machine's other vCPUs: "
-                    "use pebs=off");
-    qobject_unref(reply);
+    assert_error(reply, "pebs=on differs from the machine's other vCPUs: "
+                 "use pebs=off");
     qtest_quit(qts);
 }
 
@@ -391,8 +402,7 @@ static QDict *claim(QTestState *qts, const char *id, const char *properties)
         "{ 'driver': 'host-pmc-claim', 'id': '%s'%s%s }", id,
         *properties ? ", " : "", properties);
 
-    return qtest_qmp(qts, "{ 'execute': 'device_add', 'arguments': %p }",
-                     qobject_from_json(arguments, &error_abort));
+    return device_add(qts, arguments);
 }
 
 static void assert_claimed(QTestState *qts, const char *id,
@@ -409,9 +419,7 @@ static void assert_not_claimed(QTestState *qts, const char *properties,
 {
     QDict *reply = claim(qts, "refused", properties);
 
-    g_assert_cmpstr(qdict_get_str(qdict_get_qdict(reply, "error"), "desc"),
-                    ==, message);
-    qobject_unref(reply);
+    assert_error(reply, message);
 }
 
 static void test_claim(void)

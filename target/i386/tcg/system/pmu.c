@@ -327,9 +327,9 @@ static uint64_t suspended_counters(CPUX86State *env, uint64_t on)
                                    (tcg_pebs_slow_path() ? 0 : crossed));
 }
 
-static uint64_t make_report(CPUX86State *env, uint64_t on)
+static uint64_t make_report(CPUX86State *env, uint64_t on, uint64_t suspended)
 {
-    uint64_t report = suspended_counters(env, on) ? PEBS_REPORT_SUSPENDED : 0;
+    uint64_t report = suspended ? PEBS_REPORT_SUSPENDED : 0;
     unsigned bit;
 
     FOREACH_COUNTER(on & env->msr_pebs_enable, bit) {
@@ -384,11 +384,12 @@ static void choose_modes(CPUX86State *env)
 /* Work out what is counted, after the MSRs or the claims have changed. */
 static void configure(CPUX86State *env)
 {
-    uint64_t on = decode_events(env), counting;
+    uint64_t on = decode_events(env), suspended, counting;
     unsigned bit;
 
     place_counters(env, on);
-    counting = on & mapped_counters(env) & ~suspended_counters(env, on);
+    suspended = suspended_counters(env, on);
+    counting = on & mapped_counters(env) & ~suspended;
     FOREACH_COUNTER(counting, bit) {
         if (counter_event(env, bit)->kind == PMU_NO_KIND) {
             counting &= ~BIT_ULL(bit);
@@ -396,7 +397,7 @@ static void configure(CPUX86State *env)
     }
     env->pmu_config.counting = counting;
     choose_modes(env);
-    x86_pebs_publish(env_archcpu(env), make_report(env, on));
+    x86_pebs_publish(env_archcpu(env), make_report(env, on, suspended));
 }
 
 /* ---- counting ---- */
