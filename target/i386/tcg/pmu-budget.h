@@ -19,23 +19,25 @@
 
 /*
  * What an instruction can be, for an event to count it.  An instruction is at
- * most once of each kind.  Kinds that are asked for together share a word.
+ * most once of each kind.  Kinds that most blocks have together share a word,
+ * so that few words are counted down; those that the edge of a branch gives
+ * back come first, where the constant is short.
  */
 typedef enum PMUKind {
     PMU_INSN,           /* any; a cycle, too: one per instruction */
 
-    PMU_LOAD,           /* makes at least one data load */
-    PMU_STORE,          /* makes at least one data store */
+    PMU_TAKEN,          /* near branch that is taken, calls and returns too */
+    PMU_COND_TAKEN,     /* conditional branch that is taken */
     PMU_BRANCH,         /* any branch, near or far, taken or not */
     PMU_COND,           /* conditional branch, taken or not */
 
-    PMU_TAKEN,          /* near branch that is taken, calls and returns too */
     PMU_CALL,           /* near call */
     PMU_RET,            /* near return */
-    PMU_COND_TAKEN,     /* conditional branch that is taken */
-
     PMU_FAR,            /* far branch: changes CS, or enters the kernel */
     PMU_INDIRECT,       /* near indirect jump or call, not a return */
+
+    PMU_LOAD,           /* makes at least one data load */
+    PMU_STORE,          /* makes at least one data store */
     PMU_MEM,            /* PMU_LOAD or PMU_STORE */
 
     PMU_KINDS,
@@ -64,7 +66,7 @@ typedef enum PMUKind {
 typedef enum PMULevel {
     PMU_LEVEL_NONE,     /* no counter is active: no code at all */
     PMU_LEVEL_INSN,     /* word 0 */
-    PMU_LEVEL_MEM,      /* words 0 and 1 */
+    PMU_LEVEL_BRANCH,   /* words 0 to 2 */
     PMU_LEVEL_ALL,      /* all words */
 } PMULevel;
 
@@ -101,7 +103,15 @@ static inline unsigned pmu_kind_shift(PMUKind kind)
 
 static inline PMULevel pmu_kind_level(PMUKind kind)
 {
-    return MIN(pmu_kind_word(kind) + 1, PMU_LEVEL_ALL);
+    switch (pmu_kind_word(kind)) {
+    case 0:
+        return PMU_LEVEL_INSN;
+    case 1:
+    case 2:
+        return PMU_LEVEL_BRANCH;
+    default:
+        return PMU_LEVEL_ALL;
+    }
 }
 
 static inline PMULevel pmu_flags_level(uint32_t tb_flags)
@@ -116,7 +126,12 @@ static inline unsigned pmu_flags_set(uint32_t tb_flags)
 
 static inline unsigned pmu_level_words(PMULevel level)
 {
-    return level == PMU_LEVEL_ALL ? PMU_WORDS : level;
+    static const uint8_t words[] = {
+        [PMU_LEVEL_INSN] = 1, [PMU_LEVEL_BRANCH] = 3,
+        [PMU_LEVEL_ALL] = PMU_WORDS,
+    };
+
+    return words[level];
 }
 
 /*

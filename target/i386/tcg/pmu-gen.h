@@ -15,9 +15,9 @@
 typedef struct PMUGen {
     PMULevel level;
     unsigned set;
-    /* The TB runs one instruction and returns to the main loop. */
-    bool final;
-    /* The instruction being translated doesn't retire in this block. */
+    /* Address of the instruction being translated */
+    vaddr pc;
+    /* It doesn't retire in this block. */
     bool faults;
     /* What it may be as a branch; set by the decoder. */
     uint16_t branch_kinds;
@@ -30,7 +30,7 @@ typedef struct PMUGen {
 /* Whether the block counts memory accesses. */
 static inline bool pmu_gen_counts_memory(const PMUGen *pmu)
 {
-    return pmu->level >= PMU_LEVEL_MEM;
+    return pmu->level == PMU_LEVEL_ALL;
 }
 
 #ifdef CONFIG_USER_ONLY

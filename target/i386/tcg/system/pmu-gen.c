@@ -25,22 +25,22 @@ static intptr_t budget_offset(const PMUGen *pmu, unsigned word)
 }
 
 /*
- * A final block neither chains to another nor ends anywhere but behind its
- * one instruction, so that an overflow is handled right there.
+ * Whether the instruction translated last ends a final block.  Such a block
+ * doesn't chain to another and has as many instructions as it is asked for,
+ * so that an overflow by the last of them is handled right there.
  */
 static bool is_final(const DisasContextBase *db)
 {
     uint32_t cflags = tb_cflags(db->tb);
 
     return (cflags & CF_NO_GOTO_TB) && (cflags & CF_NO_GOTO_PTR) &&
-           (cflags & CF_COUNT_MASK) == 1;
+           (cflags & CF_COUNT_MASK) == db->num_insns;
 }
 
 void pmu_gen_tb_start(DisasContextBase *db, PMUGen *pmu)
 {
     pmu->level = pmu_flags_level(db->tb->flags);
     pmu->set = pmu_flags_set(db->tb->flags);
-    pmu->final = is_final(db);
     pmu->entry = NULL;
 
     if (pmu->level != PMU_LEVEL_NONE) {
@@ -52,6 +52,7 @@ void pmu_gen_tb_start(DisasContextBase *db, PMUGen *pmu)
 
 void pmu_gen_insn_start(DisasContextBase *db, PMUGen *pmu)
 {
+    pmu->pc = db->pc_next;
     pmu->faults = false;
     pmu->branch_kinds = 0;
     pmu->kinds[db->num_insns - 1] = BIT(PMU_INSN);
@@ -95,7 +96,7 @@ static const struct {
     { "iret_",            BIT(PMU_LOAD), false },
 };
 
-/* Generate, before @op, that a final block's access is to @address. */
+/* Generate, before @op, that what may overflow accesses @address. */
 static void gen_note_address(TCGOp *op, TCGArg address, uint16_t kinds)
 {
     TCGv_i64 value = temp_tcgv_i64(arg_temp(address));
@@ -187,7 +188,7 @@ void pmu_gen_insn_end(DisasContextBase *db, PMUGen *pmu)
         return;
     }
     *insn |= pmu->branch_kinds | pmu_gen_memory_kinds(db, pmu);
-    if (pmu->final && pmu_gen_counts_memory(pmu)) {
+    if (pmu_gen_counts_memory(pmu) && is_final(db)) {
         gen_note_addresses(db);
     }
 }
@@ -247,40 +248,28 @@ static uint64_t settle_unwind_data(const DisasContextBase *db,
     return total;
 }
 
-/* Subtract without a check: the main loop looks at the result. */
-static void gen_settle_final(const PMUGen *pmu, uint64_t total)
-{
-    gen_helper_pmu_final(tcg_env);
-    for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
-        int64_t value = pmu_packed_word(total, word);
-
-        if (value) {
-            TCGv_i64 left = tcg_temp_ebb_new_i64();
-
-            tcg_gen_ld_i64(left, tcg_env, budget_offset(pmu, word));
-            tcg_gen_subi_i64(left, left, value);
-            tcg_gen_st_i64(left, tcg_env, budget_offset(pmu, word));
-        }
-    }
-}
-
 /*
- * Subtract, or go to @split with nothing stored if a budget is too small.  All
- * the words that have guard bits share one test.
+ * Subtract @total, or go to @split with nothing stored if a budget is too small
+ * for it.  Whether it covers @last, a part of @total, is left to the main loop.
+ * All the words that have guard bits share one test.
  */
-static void gen_settle(const PMUGen *pmu, uint64_t total, TCGLabel *split)
+static void gen_settle(const PMUGen *pmu, uint64_t total, uint64_t last,
+                       TCGLabel *split)
 {
     TCGv_i64 left[PMU_WORDS] = { }, guards = NULL;
 
     for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
-        int64_t value = pmu_packed_word(total, word);
+        int64_t checked = pmu_packed_word(total - last, word);
 
-        if (!value) {
+        if (!pmu_packed_word(total, word)) {
             continue;
         }
         left[word] = tcg_temp_ebb_new_i64();
         tcg_gen_ld_i64(left[word], tcg_env, budget_offset(pmu, word));
-        tcg_gen_subi_i64(left[word], left[word], value);
+        if (!checked) {
+            continue;
+        }
+        tcg_gen_subi_i64(left[word], left[word], checked);
         if (word == 0) {
             tcg_gen_brcondi_i64(TCG_COND_LT, left[word], 0, split);
         } else if (!guards) {
@@ -295,6 +284,8 @@ static void gen_settle(const PMUGen *pmu, uint64_t total, TCGLabel *split)
     }
     for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
         if (left[word]) {
+            tcg_gen_subi_i64(left[word], left[word],
+                             pmu_packed_word(last, word));
             tcg_gen_st_i64(left[word], tcg_env, budget_offset(pmu, word));
         }
     }
@@ -313,20 +304,22 @@ void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu)
     tcg_debug_assert(tb_cflags(db->tb) & CF_PCREL);
 
     total = settle_unwind_data(db, pmu);
-    split = pmu->final ? NULL : gen_new_label();
+    split = gen_new_label();
 
     tcg_ctx->emit_before_op = QTAILQ_NEXT(pmu->entry, link);
-    if (pmu->final) {
-        gen_settle_final(pmu, total);
+    if (is_final(db)) {
+        gen_settle(pmu, total, kinds_packed(pmu->kinds[db->num_insns - 1]),
+                   split);
+        gen_helper_pmu_final(tcg_env,
+                             tcg_constant_i32(pmu->pc - db->pc_first));
     } else {
-        gen_settle(pmu, total, split);
+        gen_settle(pmu, total, 0, split);
     }
     tcg_ctx->emit_before_op = NULL;
     tcg_op_remove(tcg_ctx, pmu->entry);
 
-    if (split) {
-        gen_set_label(split);
-        gen_helper_pmu_split(tcg_env, tcg_constant_i32(tb_cflags(db->tb)),
-                             tcg_constant_i32(db->num_insns));
-    }
+    gen_set_label(split);
+    gen_helper_pmu_split(tcg_env, tcg_constant_i32(tb_cflags(db->tb)),
+                         tcg_constant_i32(db->num_insns));
+    tcg_gen_exit_tb(NULL, 0);
 }

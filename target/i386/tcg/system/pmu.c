@@ -654,10 +654,13 @@ void x86_pmu_retire_interrupt(CPUX86State *env, unsigned cpl, uint64_t ip)
     }
 }
 
-/* The one instruction that follows is looked at when it has retired. */
-void helper_pmu_final(CPUX86State *env)
+/*
+ * The block that begins is looked at when it has retired; its last instruction
+ * lies @offset bytes in.
+ */
+void helper_pmu_final(CPUX86State *env, uint32_t offset)
 {
-    env->pmu.ip = env->eip;
+    env->pmu.ip = env->eip + offset;
     env->pmu.load_address = 0;
     env->pmu.store_address = 0;
     env_cpu(env)->neg.retire_event = true;
@@ -685,7 +688,9 @@ static uint64_t smallest_budget(CPUX86State *env)
 
 /*
  * A block of @insns instructions found a budget too small and has run none of
- * them: hand out new ones, then run as many as they allow, or a final block.
+ * them: hand out new ones.  If they don't cover the block either, the next is
+ * a final block, which ends behind the first instruction that they may not
+ * cover.
  */
 void helper_pmu_split(CPUX86State *env, uint32_t cflags, uint32_t insns)
 {
@@ -698,15 +703,13 @@ void helper_pmu_split(CPUX86State *env, uint32_t cflags, uint32_t insns)
 
     x86_pmu_settle(env);
     fit = smallest_budget(env);
-    if (fit == 0) {
+    if (fit < insns) {
         cs->cflags_next_tb = (cflags & ~CF_COUNT_MASK) |
-                             CF_NO_GOTO_TB | CF_NO_GOTO_PTR | 1;
-    } else if (fit < insns) {
-        cs->cflags_next_tb = (cflags & ~CF_COUNT_MASK) | fit;
+                             CF_NO_GOTO_TB | CF_NO_GOTO_PTR |
+                             MIN(fit + 1, CF_COUNT_MASK);
     } else if (cflags & (CF_NOIRQ | CF_COUNT_MASK)) {
         cs->cflags_next_tb = cflags;
     }
-    cpu_loop_exit_noexc(cs);
 }
 
 /* ---- MSRs ---- */
