@@ -47,9 +47,9 @@ class Terminal:
         self.line()
         self.line(self.bold(text))
 
-    def command(self, text):
+    def command(self, text, prompt='$'):
         self.line()
-        self.line(f'  {self.bold("$ " + text)}')
+        self.line(f'  {self.bold(f"{prompt} {text}")}')
 
     def bar(self, value, most):
         """A bar for a value, of fixed width."""
