@@ -30,15 +30,27 @@ asm("   .text\n"
     IRET("iretq")
     "just_sysret:\n"
     FAR("sysretq")
+    "just_sysexit:\n"
+    FAR("sysexitq")
+    "just_sysexit_32:\n"
+    FAR("sysexitl")
+    "just_lret:\n"
+    K(K_BRANCH | K_FAR | K_LOAD, "lretq")
     "eoi_iret:\n"               /* an interrupt of the local APIC */
     S("push %rax")
     N("mov $0xfee000b0, %eax")
     S("movl $0, (%rax)")
     L("pop %rax")
-    IRET("iretq"));
+    IRET("iretq")
+    "tick:\n"                  /* the same, and it counts */
+    LS("incl ticks(%rip)")
+    JMP("jmp eoi_iret"));
 
 extern uint8_t just_iret[], skip_2[], skip_2_error[], map_and_retry[];
-extern uint8_t resume[], just_sysret[], eoi_iret[];
+extern uint8_t resume[], just_sysret[], just_sysexit[], just_sysexit_32[];
+extern uint8_t just_lret[], eoi_iret[], tick[];
+
+static uint32_t ticks __attribute__((used));
 
 /* ---- sequences that can be single-stepped ---- */
 
@@ -377,6 +389,96 @@ static void syscalls_setup(void)
     wrmsr(MSR_LSTAR, (uintptr_t)just_sysret);
 }
 
+/* With segments of its own: see init_sysenter_segments() */
+SEQUENCE(sysenter,
+    N("mov %rsp, %rcx")
+    N("lea 1f(%rip), %rdx")
+    FAR("sysenter")
+    "1:\n"
+    N("nop")
+    L("mov (%rdi), %rax"));
+
+static const Stop sysenter_list[] = {
+    STOP(sysenter, 3, 3, BODY),
+    STOP(just_sysexit, 0, 1, KERNEL),
+    STOP(sysenter, 6, 2, BODY), { }
+};
+
+static void sysenter_setup(void)
+{
+    init_sysenter_segments();
+    wrmsr(MSR_SYSENTER_ESP, ist_top(IST_FAULT));
+    wrmsr(MSR_SYSENTER_EIP, (uintptr_t)just_sysexit);
+}
+
+/* 32-bit code, and its ways into the kernel */
+SEQUENCE(compatibility,
+    S("push $" STRING(SYSENTER_USER_CS32))
+    N("lea 1f(%rip), %rax")
+    S("push %rax")
+    K(K_BRANCH | K_FAR | K_LOAD, "lretq")
+    "   .code32\n"
+    "1:\n"
+    N("nop")
+    N("mov %esp, %ecx")
+    N("mov $1f, %edx")
+    FAR("sysenter")
+    "1:\n"
+    FAR("int $0x82")
+    N("mov $0x7fffffff, %eax")
+    N("inc %eax")
+    FAR("into")                 /* overflow: it traps */
+    N("xor %eax, %eax")
+    N("into")                   /* none: it is no branch */
+    S("push %eax")
+    L("pop %edx")
+    CALL("call 2f")
+    JMP("jmp 3f")
+    "2:\n"
+    RET("ret")
+    "3:\n"
+    FAR("ljmp $" STRING(SYSENTER_USER_CS) ", $1f")
+    "   .code64\n"
+    "1:\n"
+    N("nop"));
+
+static const Stop compatibility_list[] = {
+    STOP(compatibility, 3, 8, BODY),
+    STOP(just_sysexit_32, 0, 1, KERNEL),
+    STOP(compatibility, 11, 1, BODY), IRET_STOPS,
+    STOP(compatibility, 12, 3, BODY), IRET_STOPS,
+    STOP(compatibility, 15, 5, BODY),
+    STOP(compatibility, 21, 1, BODY),
+    STOP(compatibility, 20, 1, BODY),
+    STOP(compatibility, 22, 2, BODY), { }
+};
+
+static void compatibility_setup(void)
+{
+    init_sysenter_segments();
+    wrmsr(MSR_SYSENTER_ESP, ist_top(IST_FAULT));
+    wrmsr(MSR_SYSENTER_EIP, (uintptr_t)just_sysexit_32);
+    set_gate(4, just_iret, 3);
+    set_gate(0x82, just_iret, 3);
+}
+
+SEQUENCE(call_gate,
+    S("movl $0, (%rdi)")
+    S("movl $" STRING(GATE_SELECTOR) ", 4(%rdi)")
+    K(K_BRANCH | K_FAR | K_LOAD | K_STORE, "lcall *(%rdi)")
+    N("nop"));
+
+static const Stop call_gate_list[] = {
+    STOP(call_gate, 3, 3, BODY),
+    STOP(just_lret, 0, 1, KERNEL),
+    STOP(call_gate, 6, 1, BODY), { }
+};
+
+static void call_gate_setup(void)
+{
+    set_call_gate(just_lret);
+}
+
 /* INT1, INT3 and INT n; one through a gate that CPL 3 may not use */
 SEQUENCE(interrupts,
     N("nop")
@@ -626,6 +728,62 @@ static void breakpoints_after(void)
     write_dr(7, 0x400);
 }
 
+/* A trap behind an access to a port */
+SEQUENCE(port,
+    N("nop")
+    N("out %al, $0x80")
+    N("nop")
+    N("in $0x80, %al")
+    N("nop"));
+
+static const Stop port_list[] = {
+    STOP(port, 3, 1, BODY),
+    STOP(port, 4, 1, TRAP), IRET_STOPS,
+    STOP(port, 5, 1, BODY),
+    STOP(port, 6, 1, TRAP), IRET_STOPS,
+    STOP(port, 7, 1, BODY), { }
+};
+
+static void port_before(void)
+{
+    write_cr(4, read_cr(4) | 8);        /* DE */
+    write_dr(0, 0x80);
+    write_dr(7, 0x400 | 2 | 2 << 16);
+}
+
+static void port_after(void)
+{
+    write_dr(7, 0x400);
+    write_cr(4, read_cr(4) & ~8ull);
+}
+
+/* The code single-steps itself, and its handler is known. */
+SEQUENCE(trap_flag,
+    S("pushfq")
+    LS("orl $0x100, (%rsp)")
+    L("popfq")
+    N("nop")
+    LS("add %rax, (%rdi)")
+    N("cmp %eax, %eax")
+    COND("jz 1f")
+    "1:\n"
+    S("pushfq")
+    LS("andl $~0x100, (%rsp)")
+    L("popfq")
+    N("nop"));
+
+static const Stop trap_flag_list[] = {
+    STOP(trap_flag, 3, 3, BODY),
+    STOP(trap_flag, 6, 1, TRAP), IRET_STOPS,
+    STOP(trap_flag, 7, 1, TRAP), IRET_STOPS,
+    STOP(trap_flag, 8, 1, TRAP), IRET_STOPS,
+    STOP(trap_flag, 9, 1, TRAP), IRET_STOPS,
+    STOP(trap_flag, 10, 1, TRAP), IRET_STOPS,
+    STOP(trap_flag, 11, 1, TRAP), IRET_STOPS,
+    STOP(trap_flag, 12, 1, TRAP), IRET_STOPS,
+    STOP(trap_flag, 13, 1, BODY), { }
+};
+
 SEQUENCE(mov_ss,
     N("mov %ss, %eax")
     K(K_SHADOW, "mov %eax, %ss")
@@ -670,7 +828,8 @@ SEQUENCE(halt,
     N("nop"));
 
 static const Stop halt_list[] = {
-    STOP(halt, 3, 2, BODY), EOI_STOPS,
+    STOP(halt, 3, 1, BODY),
+    STOP(halt, 4, 1, TRAP), EOI_STOPS,
     STOP(halt, 5, 2, BODY), { }
 };
 
@@ -687,6 +846,27 @@ static void halt_setup(void)
 static void halt_before(void)
 {
     apic_write(APIC_INITIAL, TIMER_TICKS);
+}
+
+/* An interrupt that is there at once, but for IF and the shadow of STI */
+SEQUENCE(interrupt,
+    N("mov $0xfee00300, %eax")
+    S("movl $0x40000 + " STRING(TIMER_VECTOR) ", (%rax)")
+    N("sti")
+    N("nop")
+    L("mov (%rdi), %rbx")
+    N("cli")
+    N("nop"));
+
+static const Stop interrupt_list[] = {
+    STOP(interrupt, 3, 3, BODY),
+    STOP(interrupt, 6, 1, TRAP), EOI_STOPS,
+    STOP(interrupt, 7, 3, BODY), { }
+};
+
+static void interrupt_setup(void)
+{
+    set_gate(TIMER_VECTOR, eoi_iret, 0);
 }
 
 /* ---- all of them ---- */
@@ -713,6 +893,11 @@ static const Scenario scenarios[] = {
     { "page crossing", SEQ(page_crossing), true, true },
     { "SYSCALL", SEQ(syscalls), false, true, syscalls_list, syscalls_setup,
       .brief = true },
+    { "SYSENTER", SEQ(sysenter), false, true, sysenter_list, sysenter_setup },
+    { "32-bit code", SEQ(compatibility), false, true, compatibility_list,
+      compatibility_setup },
+    { "call gate", SEQ(call_gate), true, true, call_gate_list,
+      call_gate_setup },
     { "INT at CPL 3", SEQ(interrupts), false, true, user_interrupts_list,
       interrupts_setup },
     { "INT at CPL 0", SEQ(interrupts), true, false, kernel_interrupts_list,
@@ -737,8 +922,13 @@ static const Scenario scenarios[] = {
     { "instruction breakpoint", SEQ(breakpoints), true, true,
       instruction_breakpoint_list, instruction_breakpoint_setup,
       instruction_breakpoint_before, breakpoints_after },
+    { "I/O breakpoint", SEQ(port), true, false, port_list, watch_setup,
+      port_before, port_after },
+    { "trap flag", SEQ(trap_flag), true, true, trap_flag_list, watch_setup },
     { "MOV SS", SEQ(mov_ss), true, true, mov_ss_list },
     { "switching off", SEQ(switching_off), true, false, switching_off_list },
+    { "interrupt", SEQ(interrupt), true, false, interrupt_list,
+      interrupt_setup, .no_pmi = true },
     { "HLT", SEQ(halt), true, false, halt_list, halt_setup, halt_before,
       .slow = true, .no_pmi = true },
 };

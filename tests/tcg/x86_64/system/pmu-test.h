@@ -101,6 +101,9 @@ static uint64_t low_bits(unsigned n)
 
 #define MSR_APIC_BASE           0x1b
 #define MSR_PMC0                0xc1
+#define MSR_SYSENTER_CS         0x174
+#define MSR_SYSENTER_ESP        0x175
+#define MSR_SYSENTER_EIP        0x176
 #define MSR_EVTSEL0             0x186
 #define MSR_MISC_ENABLE         0x1a0
 #define MSR_FIXED0              0x309
@@ -421,6 +424,35 @@ static void set_gate(unsigned vector, const void *handler, unsigned dpl)
 static void reset_gate(unsigned vector)
 {
     set_gate(vector, vectors + vector * 16, 0);
+}
+
+/* SYSENTER and SYSEXIT have their segments in a row. */
+#define SYSENTER_CS         0x40
+#define SYSENTER_USER_CS32  0x53
+#define SYSENTER_USER_CS    0x63
+
+static inline void init_sysenter_segments(void)
+{
+    gdt[SYSENTER_CS / 8] = gdt[1];
+    gdt[SYSENTER_CS / 8 + 1] = gdt[2];
+    gdt[SYSENTER_CS / 8 + 2] = 0x00cffb000000ffffull;
+    gdt[SYSENTER_CS / 8 + 3] = gdt[USER_SS / 8];
+    gdt[SYSENTER_CS / 8 + 4] = gdt[USER_CS / 8];
+    gdt[SYSENTER_CS / 8 + 5] = gdt[USER_SS / 8];
+    wrmsr(MSR_SYSENTER_CS, SYSENTER_CS);
+}
+
+#define GATE_SELECTOR       0x73
+
+/* For CPL 3, too */
+static inline void set_call_gate(const void *target)
+{
+    uint64_t address = (uintptr_t)target;
+
+    gdt[GATE_SELECTOR / 8] = (address & 0xffff) | KERNEL_CS << 16 |
+                             0xec0000000000ull |
+                             (address >> 16 & 0xffff) << 48;
+    gdt[GATE_SELECTOR / 8 + 1] = address >> 32;
 }
 
 static void init_tables(void)

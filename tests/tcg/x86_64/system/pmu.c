@@ -940,6 +940,131 @@ static void check_rounds(bool user)
     check_end("a loop of %d rounds at CPL %d", ROUNDS, user ? 3 : 0);
 }
 
+/* ---- interrupts at any moment ---- */
+
+#define TICKS           20
+#define TICK_EVERY      50000       /* of 1 ns */
+#define TICK_PERIODIC   0x20000
+
+/* It goes on until there were enough, and tells how many rounds that took. */
+#define TICKED_BODY(name, before, behind)               \
+    N("xor %ecx, %ecx")                                 \
+    before                                              \
+    name "_loop:\n"                                     \
+    LS("addl $3, (%rdi)")                               \
+    N("inc %rcx")                                       \
+    L("cmpl $" STRING(TICKS) ", ticks(%rip)")           \
+    COND("jb " name "_loop")                            \
+    behind                                              \
+    S("mov %rcx, 8(%rdi)")
+
+SEQUENCE(user_ticked, TICKED_BODY("user_ticked", "", ""));
+SEQUENCE(kernel_ticked, TICKED_BODY("kernel_ticked", N("sti"), N("cli")));
+
+/* How often each happens: in a round, beside the rounds, and in a handler */
+static const struct {
+    unsigned event, round;
+    int rest;                   /* with the INT at the end */
+    unsigned tick;
+} ticked[] = {
+    { EV_INSN, 4, 6, 7 },
+    { EV_LOADS, 2, 0, 3 },
+    { EV_STORES, 1, 1, 3 },
+    { EV_MEM, 2, 1, 5 },
+    { EV_BRANCHES, 1, 1, 2 },
+    { EV_TAKEN, 1, -1, 1 },
+    { EV_FAR, 0, 1, 1 },
+    { 5, 1, 0, 0 },             /* conditional */
+    { 6, 1, -1, 0 },            /* conditional taken */
+    { 7, 0, 1, 0 },             /* conditional not taken */
+};
+#define TICKED (sizeof(ticked) / sizeof(ticked[0]))
+
+static void timer_start(void)
+{
+    set_gate(TIMER_VECTOR, tick, 0);
+    apic_write(APIC_DIVIDE, 0xb);
+    apic_write(APIC_TIMER, TIMER_VECTOR | TICK_PERIODIC);
+    apic_write(APIC_INITIAL, TICK_EVERY);
+}
+
+/* One tick may still wait. */
+static void timer_stop(void)
+{
+    apic_write(APIC_INITIAL, 0);
+    apic_write(APIC_TIMER, APIC_MASKED);
+    asm volatile("sti; nop; nop; cli" : : : "memory");
+    reset_gate(TIMER_VECTOR);
+}
+
+static void run_ticked(const Sequence *s, bool user, uint64_t mask)
+{
+    seq_trace = 0;
+    seq_mask = mask;
+    seq_entry = (uintptr_t)(user ? s->start : s->enter);
+    ticks = 0;
+    timer_start();
+    seq_go(s, user, user ? FLAG_IF : 0);
+}
+
+/* What the sequence retires at its own level */
+static uint64_t ticked_own(unsigned i, bool user)
+{
+    uint64_t rounds = *(uint64_t *)(test_data + 2048 + 8);
+    /* WRMSR, STI, CLI; three at its end */
+    unsigned kernel = ticked[i].event == EV_INSN && !user ? 6 : 0;
+
+    return rounds * ticked[i].round + ticked[i].rest + kernel;
+}
+
+/* What is retired at CPL 0 beside it, if that is CPL 3 */
+static uint64_t ticked_entry(unsigned i)
+{
+    switch (ticked[i].event) {
+    case EV_INSN:
+        return 5;                       /* WRMSR, IRET; three at the end */
+    case EV_LOADS:
+    case EV_MEM:
+    case EV_BRANCHES:
+    case EV_FAR:
+        return 1;                       /* IRET */
+    default:
+        return 0;
+    }
+}
+
+/* Each event at both levels, at the run's own, and at the other's */
+static void check_ticked_event(const Sequence *s, bool user, unsigned i)
+{
+    const Event *e = &events[ticked[i].event];
+    uint64_t own, entry = user ? ticked_entry(i) : 0, in_ticks;
+
+    set_counter(0, e, SEL_USR, 0);
+    set_counter(1, e, SEL_OS, 0);
+    set_counter(2, e, SEL_BOTH, 0);
+    run_ticked(s, user, 7);
+    in_ticks = (uint64_t)ticks * ticked[i].tick;
+    own = ticked_own(i, user);
+    timer_stop();
+    check_equal(e->name, rdmsr(MSR_PMC0), user ? own : 0);
+    check_equal(e->name, rdmsr(MSR_PMC0 + 1),
+                in_ticks + (user ? entry : own));
+    check_equal(e->name, rdmsr(MSR_PMC0 + 2), in_ticks + entry + own);
+    pmu_clear();
+}
+
+static void check_ticked(const Sequence *s, bool user)
+{
+    check_begin();
+    for (unsigned i = 0; i < TICKED; i++) {
+        check_ticked_event(s, user, i);
+    }
+    check_end("%d interrupts at any moment at CPL %d", TICKS, user ? 3 : 0);
+}
+
+static const Sequence user_ticked_seq = SEQ(user_ticked);
+static const Sequence kernel_ticked_seq = SEQ(kernel_ticked);
+
 /*
  * Between privilege levels whose budgets differ and that share a counter:
  * CPL 3 takes almost all of what there is, or an equal part
@@ -1334,6 +1459,8 @@ int main(void)
     check_writing();
     check_rounds(false);
     check_rounds(true);
+    check_ticked(&user_ticked_seq, true);
+    check_ticked(&kernel_ticked_seq, false);
     check_calls(&calls_loops[0]);
     check_calls(&calls_loops[1]);
     check_same_instruction();
