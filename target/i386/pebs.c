@@ -67,6 +67,12 @@ bool x86_cpu_has_tcg_pmu(const X86CPU *cpu)
     return tcg_enabled() && cpu->enable_pmu && cpu->pebs != ON_OFF_AUTO_AUTO;
 }
 
+/* Whether the guest sees a PMU whose counters can be fewer. */
+static bool has_pmu(const X86CPU *cpu)
+{
+    return kvm_enabled() ? cpu->enable_pmu : x86_cpu_has_tcg_pmu(cpu);
+}
+
 static unsigned max_gp_counters(void)
 {
     return kvm_enabled() ? kvm_pmu_gp_counters() : TCG_PMU_GP_COUNTERS;
@@ -117,7 +123,16 @@ const char *x86_pebs_cpu_with_model(unsigned model)
     return NULL;
 }
 
-/* A property that only means something beside pebs=on */
+/* TCG's PMU comes with any value of "pebs" but auto, for those who ask. */
+static void ask_for_counters(X86CPU *cpu)
+{
+    if (tcg_enabled() && cpu->enable_pmu && cpu->pmu_gp_counters &&
+        cpu->pebs == ON_OFF_AUTO_AUTO) {
+        cpu->pebs = ON_OFF_AUTO_OFF;
+    }
+}
+
+/* A property that only means something beside another */
 static bool check_companions(X86CPU *cpu, Error **errp)
 {
     const char *name = cpu->pebs_format ? "pebs-format" :
@@ -128,9 +143,9 @@ static bool check_companions(X86CPU *cpu, Error **errp)
         error_setg(errp, "%s needs pebs=on", name);
         return false;
     }
-    if (cpu->pmu_gp_counters &&
-        !(cpu->enable_pmu && cpu->pebs != ON_OFF_AUTO_AUTO)) {
-        error_setg(errp, "pmu-gp-counters needs pebs=on, or pmu=on,pebs=off");
+    if (cpu->pmu_gp_counters && !has_pmu(cpu)) {
+        error_setg(errp, "pmu-gp-counters needs the PMU: use pmu=on or "
+                   "pebs=on");
         return false;
     }
     if (cpu->pmu_gp_counters && cpu->pmu_gp_counters > max_gp_counters()) {
@@ -326,10 +341,16 @@ bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
         }
         cpu->enable_pmu = true;
     }
+    ask_for_counters(cpu);
+    if (!check_companions(cpu, errp)) {
+        return false;
+    }
     if (x86_cpu_has_pebs(cpu) || x86_cpu_has_tcg_pmu(cpu)) {
         cpu->env.cpuid_min_level = MAX(cpu->env.cpuid_min_level, 0xa);
+        /* Management reads here what was negotiated, to pin it. */
+        cpu->pmu_gp_counters = x86_cpu_pmu_gp_counters(cpu);
     }
-    return check_companions(cpu, errp);
+    return true;
 }
 
 static bool check_same_switch(const char *name, bool mine, bool others,
@@ -353,21 +374,29 @@ static bool check_same_number(const char *name, unsigned mine, unsigned others,
     return mine == others;
 }
 
+static bool check_same_counters(const X86CPU *cpu, const X86CPU *first,
+                                Error **errp)
+{
+    return check_same_number("pmu-gp-counters", x86_cpu_pmu_gp_counters(cpu),
+                             x86_cpu_pmu_gp_counters(first), errp);
+}
+
 /* A guest takes its PMU from the boot CPU's CPUID and uses it on all vCPUs. */
 static bool check_same_as_others(const X86CPU *cpu, Error **errp)
 {
     const X86CPU *first = first_cpu ? X86_CPU(first_cpu) : NULL;
 
-    if (!first || (cpu->pebs == ON_OFF_AUTO_AUTO &&
-                   first->pebs == ON_OFF_AUTO_AUTO)) {
+    if (!first) {
         return true;
+    }
+    if (cpu->pebs == ON_OFF_AUTO_AUTO && first->pebs == ON_OFF_AUTO_AUTO) {
+        return check_same_counters(cpu, first, errp);
     }
     return check_same_switch("pebs", x86_cpu_has_pebs(cpu),
                              x86_cpu_has_pebs(first), errp) &&
            check_same_switch("pmu", x86_cpu_has_tcg_pmu(cpu),
                              x86_cpu_has_tcg_pmu(first), errp) &&
-           check_same_number("pmu-gp-counters", x86_cpu_pmu_gp_counters(cpu),
-                             x86_cpu_pmu_gp_counters(first), errp) &&
+           check_same_counters(cpu, first, errp) &&
            check_same_number("pebs-format", x86_cpu_pebs_format(cpu),
                              x86_cpu_pebs_format(first), errp) &&
            check_same_switch("pebs-baseline", x86_cpu_pebs_baseline(cpu),

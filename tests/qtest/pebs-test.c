@@ -58,7 +58,7 @@ static const Refusal refusals[] = {
     { "baseline-alone", "Icelake-Server,pebs=off,pebs-baseline=on",
       "pebs-baseline needs pebs=on" },
     { "counters-alone", "Icelake-Server,pmu-gp-counters=4",
-      "pmu-gp-counters needs pebs=on, or pmu=on,pebs=off" },
+      "pmu-gp-counters needs the PMU: use pmu=on or pebs=on" },
     { "counters-many", "Icelake-Server,pebs=on,pmu-gp-counters=9",
       "pmu-gp-counters=9 is more than the 8 that TCG has" },
 };
@@ -204,6 +204,32 @@ static void test_pmu_alone(void)
     g_assert_cmphex(cpuid_1(qts, "EDX") & CPUID_1_EDX_DS, ==, 0);
     g_assert_cmphex(cpuid_1(qts, "ECX") & CPUID_1_ECX_PDCM, !=, 0);
     g_assert_cmpint(get_int(qts, "model"), ==, 134);
+    qtest_quit(qts);
+}
+
+typedef struct Counters {
+    const char *name;
+    const char *cpu;
+    int number;         /* as "pmu-gp-counters" tells it */
+} Counters;
+
+static const Counters counters[] = {
+    { "default", "Icelake-Server,pebs=on", 8 },
+    { "fewer", "Icelake-Server,pebs=on,pmu-gp-counters=4", 4 },
+    { "pmu-alone", "Icelake-Server,pmu=on,pebs=off", 8 },
+    { "pmu", "Icelake-Server,pmu=on,pmu-gp-counters=4", 4 },
+    { "stock", "Icelake-Server,pmu=on", 0 },
+};
+
+/* What was negotiated can be read, and there is a PMU with it. */
+static void test_counters(const void *data)
+{
+    const Counters *c = data;
+    QTestState *qts = start(c->cpu);
+    bool pdcm = cpuid_1(qts, "ECX") & CPUID_1_ECX_PDCM;
+
+    g_assert_cmpint(get_int(qts, "pmu-gp-counters"), ==, c->number);
+    g_assert_cmpint(pdcm, ==, c->number > 0);
     qtest_quit(qts);
 }
 
@@ -516,6 +542,12 @@ int main(int argc, char **argv)
         qtest_add_data_func(path, without[i], test_off_is_auto);
     }
     qtest_add_func("pebs/pmu-alone", test_pmu_alone);
+    for (int i = 0; i < ARRAY_SIZE(counters); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/counters/%s",
+                                                counters[i].name);
+
+        qtest_add_data_func(path, &counters[i], test_counters);
+    }
     qtest_add_func("pebs/introspection", test_introspection);
     for (int i = 0; i < ARRAY_SIZE(misfits); i++) {
         g_autofree char *path = g_strdup_printf("pebs/hotplug/%s",
