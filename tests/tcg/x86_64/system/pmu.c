@@ -1351,7 +1351,7 @@ static void check_halt(void)
     check_begin();
     scenario_begin(sc, false);
     before_run = NULL;
-    apic_write(APIC_INITIAL, 20000000);
+    apic_write(APIC_INITIAL, 100000000);
     wrmsr(MSR_FIXED_CTRL, 0x333);
     start = rdtsc();
     seq_run(&sc->seq, false, config.counters);
