@@ -1043,7 +1043,7 @@ static void check_ticked_event(const Sequence *s, bool user, unsigned i)
     set_counter(1, e, SEL_OS, 0);
     set_counter(2, e, SEL_BOTH, 0);
     run_ticked(s, user, 7);
-    in_ticks = (uint64_t)ticks * ticked[i].tick;
+    in_ticks = ticked[i].tick * (uint64_t)ticks;
     own = ticked_own(i, user);
     timer_stop();
     check_equal(e->name, rdmsr(MSR_PMC0), user ? own : 0);
