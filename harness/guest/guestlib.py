@@ -282,11 +282,28 @@ class Guest:
     def wait_output(self, wanted, timeout=None):
         """Waits until the running command has printed these bytes."""
         deadline = self.started + (timeout or self.options.timeout)
-        while wanted not in b''.join(self.output[b'O']):
-            if any(kind == b'Q' for kind, _ in self.answers):
+        while not self.has_printed(wanted):
+            if self.has_ended():
                 raise GuestError(f'the command ended without {wanted!r}: '
                                  f'{b"".join(self.output[b"R"])!r}')
             self._pump(deadline, f'running the command, without {wanted!r}')
+
+    def take_in(self, seconds=0):
+        """All that it has sent, until it sends nothing for so long."""
+        while select.select([self.line.sock], [], [], seconds)[0]:
+            if not self.line.receive():
+                raise self._death()
+            self.last_heard = time.monotonic()
+        self._dispatch()
+
+    def has_ended(self):
+        """Whether the running command has."""
+        self.take_in()
+        return any(kind == b'Q' for kind, _ in self.answers)
+
+    def has_printed(self, wanted):
+        self.take_in()
+        return wanted in b''.join(self.output[b'O'])
 
     def kill(self, number=signal.SIGTERM):
         """Signals the running command's process group."""
@@ -329,10 +346,7 @@ class Guest:
     def pause(self):
         """Stops the machine and takes in all that it has sent."""
         self.qmp('stop')
-        while select.select([self.line.sock], [], [], 0.2)[0]:
-            if not self.line.receive():
-                raise self._death()
-        self._dispatch()
+        self.take_in(0.2)
 
     def resume(self):
         self.qmp('cont')

@@ -35,12 +35,16 @@ class Relay:
         return [predict.address_at(self.parts, number)
                 for number in range(period, self.total + 1, period)]
 
-    def to_the_middle(self, guest, command):
-        """Runs it on CPU 0 under a command until it has done half, and stops.
+    def begin(self, guest, command):
+        """Starts it on CPU 0 under a command.
 
-        The guest needs another CPU, to say so while this one works on.
+        The guest needs another CPU, to tell of it while this one works.
         """
         guest.begin(['taskset', '1', *command, self.name])
+
+    def to_the_middle(self, guest, command):
+        """Runs it until it has done half, and stops the machine."""
+        self.begin(guest, command)
         guest.wait_output(HALF)
         guest.pause()
         if guest.answers:
