@@ -92,7 +92,15 @@ class Host:
         if self.holder.stdout.readline() != 'ready\n':
             raise Failed('no mount namespace is to be had here')
         self.daemon('virtlogd')
+        return self.start_virtqemud()
+
+    def start_virtqemud(self):
         return self.daemon('virtqemud', '--timeout', str(self.timeout))
+
+    def restart_virtqemud(self):
+        """Guests run on meanwhile."""
+        end(self.processes.pop())
+        return self.start_virtqemud()
 
     def configure(self):
         etc = self.place / 'etc/libvirt'
@@ -122,12 +130,7 @@ class Host:
 
     def stop(self):
         for process in reversed(self.processes):
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
         self.processes = []
 
     # --- commands -----------------------------------------------------------
@@ -155,6 +158,15 @@ class Host:
     def uri(self):
         """For another host of the same island."""
         return f'qemu+unix:///system?socket={self.place}/var/run/libvirt/virtqemud-sock'
+
+
+def end(process):
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def entering(pid, command, folder, *namespaces):
