@@ -7,6 +7,9 @@
  *
  *   -device host-pmc-claim,id=c0,vcpu=0,counters=0x3,fixed=0x1
  *
+ * With x-displace=on it takes none away, and only keeps the counters of the
+ * guest from those of their own index, so that they swap places.
+ *
  * The guest sees nothing of it: there is no bus, no register, and no state
  * that migrates.
  *
@@ -29,6 +32,7 @@ struct HostPMCClaim {
     uint32_t vcpu;
     uint32_t counters;
     uint32_t fixed;
+    bool displace;
     X86PMCClaim claim;
 };
 
@@ -67,6 +71,7 @@ static void host_pmc_claim_realize(DeviceState *dev, Error **errp)
     s->claim = (X86PMCClaim) {
         .cpu = X86_CPU(cs),
         .counters = s->counters | (uint64_t)s->fixed << PMC_FIXED_BIT,
+        .displaces = s->displace,
         .revoke = host_pmc_claim_revoke,
     };
     if (x86_pmc_claim(&s->claim, errp) &&
@@ -84,6 +89,7 @@ static const Property host_pmc_claim_properties[] = {
     DEFINE_PROP_UINT32("vcpu", HostPMCClaim, vcpu, VCPU_UNSET),
     DEFINE_PROP_UINT32("counters", HostPMCClaim, counters, 0),
     DEFINE_PROP_UINT32("fixed", HostPMCClaim, fixed, 0),
+    DEFINE_PROP_BOOL("x-displace", HostPMCClaim, displace, false),
 };
 
 static void host_pmc_claim_class_init(ObjectClass *oc, const void *data)

@@ -13,23 +13,31 @@
 #include "tcg/pmc-map.h"
 #include "tcg/pmu.h"
 
+/* Whoever changes the list waits for this. */
 static void remap(CPUState *cs, run_on_cpu_data data)
 {
     X86CPU *cpu = X86_CPU(cs);
+    X86PMCClaim *claim;
 
-    cpu->pmc_claimed = data.target_ptr;
+    cpu->pmc_claimed = 0;
+    cpu->pmc_displaced = 0;
+    QLIST_FOREACH(claim, &cpu->pmc_claims, next) {
+        *(claim->displaces ? &cpu->pmc_displaced : &cpu->pmc_claimed) |=
+            claim->counters;
+    }
     x86_pmu_remap(&cpu->env);
 }
 
-static void set_claimed(X86CPU *cpu, uint64_t claimed)
+static uint64_t held_counters(const X86CPU *cpu)
 {
-    run_on_cpu(CPU(cpu), remap, RUN_ON_CPU_TARGET_PTR(claimed));
+    return cpu->pmc_claimed | cpu->pmc_displaced;
 }
 
 bool x86_pmc_claim(X86PMCClaim *claim, Error **errp)
 {
     X86CPU *cpu = claim->cpu;
     int index = CPU(cpu)->cpu_index;
+    uint64_t held;
 
     if (!x86_cpu_has_tcg_pmu(cpu)) {
         error_setg(errp, "vCPU %d has no counters to claim with accelerator "
@@ -47,23 +55,22 @@ bool x86_pmc_claim(X86PMCClaim *claim, Error **errp)
                    PMC_GP, PMC_FIXED, (1 << PMC_GP) - 1, (1 << PMC_FIXED) - 1);
         return false;
     }
-    if (claim->counters & cpu->pmc_claimed) {
+    held = claim->counters & held_counters(cpu);
+    if (held) {
         error_setg(errp, "vCPU %d: counters=0x%" PRIx64 ",fixed=0x%" PRIx64
                    " are claimed already", index,
-                   extract64(claim->counters & cpu->pmc_claimed, 0,
-                             PMC_FIXED_BIT),
-                   (claim->counters & cpu->pmc_claimed) >> PMC_FIXED_BIT);
+                   extract64(held, 0, PMC_FIXED_BIT), held >> PMC_FIXED_BIT);
         return false;
     }
     QLIST_INSERT_HEAD(&cpu->pmc_claims, claim, next);
-    set_claimed(cpu, cpu->pmc_claimed | claim->counters);
+    run_on_cpu(CPU(cpu), remap, RUN_ON_CPU_NULL);
     return true;
 }
 
 void x86_pmc_release(X86PMCClaim *claim)
 {
     QLIST_REMOVE(claim, next);
-    set_claimed(claim->cpu, claim->cpu->pmc_claimed & ~claim->counters);
+    run_on_cpu(CPU(claim->cpu), remap, RUN_ON_CPU_NULL);
 }
 
 void x86_pmc_revoke_all(X86CPU *cpu)

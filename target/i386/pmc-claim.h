@@ -12,10 +12,15 @@
 /*
  * Somebody who holds physical counters, as a pinned event of the host would.
  * The vCPU can't have them meanwhile.
+ *
+ * Or, with @displaces, somebody who has them handed out anew, as a host does
+ * whose scheduler places events in another order: they stay the vCPU's, but
+ * none is behind the counter of its own index.
  */
 typedef struct X86PMCClaim {
     X86CPU *cpu;
     uint64_t counters;              /* bits of IA32_PERF_GLOBAL_CTRL */
+    bool displaces;
     /* The vCPU goes away: to end with x86_pmc_release() */
     void (*revoke)(struct X86PMCClaim *claim);
     QLIST_ENTRY(X86PMCClaim) next;

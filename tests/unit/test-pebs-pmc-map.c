@@ -75,7 +75,7 @@ static void test_place(void)
         for (unsigned claimed = active & 7; claimed < SETS; claimed += 7) {
             PMCMap map;
 
-            pmc_map_place(&map, set_bits(active), able, set_bits(claimed));
+            pmc_map_place(&map, set_bits(active), able, set_bits(claimed), 0);
             check_map(&map, active, claimed);
         }
     }
@@ -87,14 +87,44 @@ static void test_identity(void)
         uint64_t counters = set_bits(active);
         PMCMap map;
 
-        pmc_map_place(&map, counters, able, 0);
+        pmc_map_place(&map, counters, able, 0, 0);
         g_assert_cmphex(pmc_map_physical(&map, PMC_ALL), ==, counters);
         g_assert_cmphex(pmc_map_virtual(&map, PMC_ALL), ==, counters);
         g_assert_cmphex(pmc_map_crossed(&map, PMC_ALL), ==, 0);
     }
 }
 
-/* What pmc_map_place() never makes, but a host's scheduler does */
+/* Two of the same kind swap places; three move on. */
+static void test_displace(void)
+{
+    const uint64_t fixed0 = BIT_ULL(PMC_FIXED_BIT);
+    PMCMap map;
+
+    pmc_map_place(&map, 0x3, able, 0, 0x3);
+    g_assert_cmpuint(map.physical[0], ==, 1);
+    g_assert_cmpuint(map.physical[1], ==, 0);
+
+    pmc_map_place(&map, 0x7, able, 0, 0x3);
+    g_assert_cmpuint(map.physical[0], ==, 1);
+    g_assert_cmpuint(map.physical[1], ==, 0);
+    g_assert_cmpuint(map.physical[2], ==, 2);
+
+    /* Alone there is nobody to swap with. */
+    pmc_map_place(&map, 0x1, able, 0, 0x3);
+    g_assert_cmpuint(map.physical[0], ==, 1);
+
+    /* What is claimed is nobody's. */
+    pmc_map_place(&map, 0x3, able, 0x4, 0x1);
+    g_assert_cmpuint(map.physical[0], ==, 3);
+    g_assert_cmpuint(map.physical[1], ==, 1);
+
+    /* One that only its own can do for has none. */
+    pmc_map_place(&map, 0x80 | fixed0, able, 0, 0x80 | fixed0);
+    g_assert_cmphex(map.physical[7], ==, PMC_NONE);
+    g_assert_cmpuint(map.physical[PMC_GP], ==, 0);
+}
+
+/* A swap with a fixed counter, too, as a host's scheduler makes it */
 static void test_swap(void)
 {
     static const PMCMap swap = {
@@ -124,7 +154,7 @@ static void test_round_trip(void)
         PMCMap map;
         uint64_t mapped;
 
-        pmc_map_place(&map, PMC_ALL, able, set_bits(claimed));
+        pmc_map_place(&map, PMC_ALL, able, set_bits(claimed), 0);
         mapped = pmc_map_virtual(&map, PMC_ALL);
         for (unsigned set = 0; set < SETS; set += 13) {
             uint64_t counters = set_bits(set) & mapped;
@@ -142,6 +172,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pebs/pmc-map/place", test_place);
     g_test_add_func("/pebs/pmc-map/identity", test_identity);
     g_test_add_func("/pebs/pmc-map/swap", test_swap);
+    g_test_add_func("/pebs/pmc-map/displace", test_displace);
     g_test_add_func("/pebs/pmc-map/round-trip", test_round_trip);
     return g_test_run();
 }

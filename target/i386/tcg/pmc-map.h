@@ -48,13 +48,16 @@ static inline unsigned pmc_bit(unsigned index)
  * @able: by index, the physical counters that can count what the virtual one
  *        counts, besides its own
  * @claimed: physical counters that others hold
+ * @displaced: virtual counters that can't have their own, free as it may be
  *
  * A counter whose own index is free has that.  The others, from index 0 on,
  * have the lowest one that is free and able; or none.  So no counter of the
- * guest displaces another from its own.
+ * guest displaces another from its own.  A host's scheduler does that to those
+ * in @displaced; two of them may swap places.
  */
 void pmc_map_place(PMCMap *map, uint64_t active,
-                   const uint64_t able[PMC_COUNTERS], uint64_t claimed);
+                   const uint64_t able[PMC_COUNTERS], uint64_t claimed,
+                   uint64_t displaced);
 
 /* The physical counters behind @counters, of those that have one. */
 uint64_t pmc_map_physical(const PMCMap *map, uint64_t counters);

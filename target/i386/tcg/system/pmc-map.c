@@ -23,21 +23,23 @@ static void place(PMCMap *map, unsigned index, unsigned physical,
 }
 
 void pmc_map_place(PMCMap *map, uint64_t active,
-                   const uint64_t able[PMC_COUNTERS], uint64_t claimed)
+                   const uint64_t able[PMC_COUNTERS], uint64_t claimed,
+                   uint64_t displaced)
 {
     uint64_t free = PMC_ALL & ~claimed;
     unsigned i;
 
     memset(map->physical, PMC_NONE, sizeof(map->physical));
     for (i = 0; i < PMC_COUNTERS; i++) {
-        if (active & free & index_mask(i)) {
+        if (active & free & ~displaced & index_mask(i)) {
             place(map, i, i, &free);
         }
     }
     for (i = 0; i < PMC_COUNTERS; i++) {
-        if ((active & index_mask(i)) && map->physical[i] == PMC_NONE &&
-            (free & able[i])) {
-            place(map, i, pmc_index(ctz64(free & able[i])), &free);
+        uint64_t fit = free & able[i] & ~(displaced & index_mask(i));
+
+        if ((active & index_mask(i)) && map->physical[i] == PMC_NONE && fit) {
+            place(map, i, pmc_index(ctz64(fit)), &free);
         }
     }
 }

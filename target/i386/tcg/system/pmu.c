@@ -299,6 +299,7 @@ static uint64_t able_counters(CPUX86State *env, unsigned bit)
 
 static void place_counters(CPUX86State *env, uint64_t on)
 {
+    const X86CPU *cpu = env_archcpu(env);
     uint64_t able[PMC_COUNTERS];
     unsigned bit;
 
@@ -309,8 +310,8 @@ static void place_counters(CPUX86State *env, uint64_t on)
             able[pmc_index(bit)] &= MAKE_64BIT_MASK(0, PMC_GP);
         }
     }
-    pmc_map_place(&env->pmu_config.map, on, able,
-                  env_archcpu(env)->pmc_claimed);
+    pmc_map_place(&env->pmu_config.map, on, able, cpu->pmc_claimed,
+                  cpu->pmc_displaced);
 }
 
 static uint64_t mapped_counters(CPUX86State *env)
