@@ -211,6 +211,7 @@ static struct {
     unsigned version;
     unsigned gp;
     bool brief;         /* a few of the sequences only */
+    bool dump;          /* records are printed instead of checked */
     uint64_t counters;  /* all, as bits of IA32_PERF_GLOBAL_CTRL */
 } config = { .pebs = true, .baseline = true, .format = 4, .gp = 8 };
 
@@ -249,6 +250,8 @@ static void read_config(void)
             config.gp = s[3] - '0';
         } else if (starts_with(s, "brief")) {
             config.brief = true;
+        } else if (starts_with(s, "dump")) {
+            config.dump = true;
         }
     }
     config.version = config.baseline ? 5 : 2;
