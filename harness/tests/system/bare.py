@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Bare-metal tests of tests/tcg/x86_64/system: built as QEMU's own Makefile does, with the base's
-boot code and printf. QEMU= names another binary, QEMU_SRC_TREE= another source tree.
+"""Builds and runs the programs of tests/tcg/x86_64/system, which need no kernel.
+
+QEMU= names another binary, QEMU_SRC_TREE= another source tree.
 """
 
 import os
@@ -14,6 +15,7 @@ QEMU = os.environ.get('QEMU') or str(BUILD / 'qemu/qemu-system-x86_64')
 TREE = Path(os.environ.get('QEMU_SRC_TREE') or BUILD / 'src/qemu') / 'tests/tcg'
 PROGRAMS = TOP / 'tests/tcg/x86_64/system'
 FIRMWARE = ('/usr/share/seabios', '/usr/share/qemu')
+TIMEOUT = int(os.environ.get('TIMEOUT') or 100)
 
 FLAGS = ('-m64', '-Wall', '-Werror', '-ffreestanding', '-fno-stack-protector', '-nostdlib',
          '-ggdb', '-O0')
@@ -58,3 +60,16 @@ def command(program, cpu, append, *more):
     for folder in FIRMWARE:
         line[1:1] = ['-L', folder]
     return line
+
+
+def run(program, cpu, append, more):
+    try:
+        return subprocess.run(command(program, cpu, append, *more), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=TIMEOUT,
+                              check=False)
+    except subprocess.TimeoutExpired as stuck:
+        sys.stdout.write((stuck.stdout or b'').decode(errors='replace'))
+        print()
+        return bail(f'no end after {TIMEOUT} s')
+    except OSError as error:
+        return bail(f'{QEMU} does not start: {error.strerror}')

@@ -4,7 +4,8 @@
  *
  * Run with -cpu Icelake-Server,pebs=on.  With other properties say so with
  * -append: baseline=off, format=N, gp=N.  With -append brief only a few
- * sequences are run.
+ * sequences are run; with -append dump nothing is checked, but a buffer of
+ * records is printed, for two runs to be compared.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -1119,6 +1120,76 @@ static void check_enable(void)
     scenario_end();
 }
 
+/*
+ * Records that depend on when each interrupt comes: CPL 3 works and halts by
+ * turns, each halt until there is one
+ */
+#define DUMP_HALTS      20
+#define DUMP_EVERY      50000       /* of 1 ns */
+#define DUMP_PERIODIC   0x20000
+
+asm("   .text\n"
+    "halt_sysret:\n"
+    "   sti\n"
+    "   hlt\n"
+    "   cli\n"
+    "   sysretq\n");
+ASM_LABEL(halt_sysret);
+
+SEQUENCE(working,
+    N("mov $" STRING(DUMP_HALTS) ", %ebp")
+    "1:\n"
+    N("mov $200, %ebx")
+    "2:\n"
+    LS("addl $3, (%rdi)")
+    N("dec %ebx")
+    COND("jnz 2b")
+    FAR("syscall")
+    N("dec %ebp")
+    COND("jnz 1b"));
+static const Sequence working_seq = SEQ(working);
+
+static void sample_ticks(void)
+{
+    static const uint64_t periods[] = { 37, 23 };
+
+    set_gate(TIMER_VECTOR, tick, 0);
+    wrmsr(MSR_LSTAR, (uintptr_t)halt_sysret);
+    pebs_init(CFG_MEM | CFG_GPR, 3);
+    for (unsigned i = 0; i < 2; i++) {
+        *reset_slot(ds_area, i) = -periods[i];
+        set_counter(i, &events[i ? EV_LOADS : EV_INSN],
+                    (i ? SEL_USR : SEL_BOTH) | SEL_ADAPT, -periods[i]);
+    }
+    apic_write(APIC_DIVIDE, 0xb);
+    apic_write(APIC_TIMER, TIMER_VECTOR | DUMP_PERIODIC);
+    apic_write(APIC_INITIAL, DUMP_EVERY);
+    seq_trace = 0;
+    seq_mask = 3;
+    seq_entry = (uintptr_t)working;
+    seq_go(&working_seq, true, FLAG_IF);
+    apic_write(APIC_INITIAL, 0);
+}
+
+static void dump(const char *what, const void *from, const void *to)
+{
+    for (const uint64_t *at = from; at < (const uint64_t *)to; at++) {
+        ml_printf("%s 0x%llx\n", what, (unsigned long long)*at);
+    }
+}
+
+static int dump_records(void)
+{
+    sample_ticks();
+    dump("DS area", ds_area, ds_area + 64);
+    dump("record", buffer, (void *)(uintptr_t)ds_area[DS_INDEX]);
+    for (unsigned i = 0; i < 2; i++) {
+        ml_printf("counter %llx\n",
+                  (unsigned long long)rdmsr(MSR_PMC0 + i));
+    }
+    return 0;
+}
+
 int main(void)
 {
     uint32_t r[4];
@@ -1132,6 +1203,9 @@ int main(void)
     }
     pmu_clear();
     handlers[2] = pmi_handler;
+    if (config.dump) {
+        return dump_records();
+    }
 
     for_scenarios(check_scenario);
     if (config.baseline) {

@@ -212,6 +212,7 @@ static struct {
     unsigned gp;
     bool brief;         /* a few of the sequences only */
     bool until_key;     /* go on until a key is pressed */
+    bool dump;          /* records are printed instead of checked */
     uint64_t counters;  /* all, as bits of IA32_PERF_GLOBAL_CTRL */
 } config = { .pebs = true, .baseline = true, .format = 4, .gp = 8 };
 
@@ -252,6 +253,8 @@ static void read_config(void)
             config.brief = true;
         } else if (starts_with(s, "until-key")) {
             config.until_key = true;
+        } else if (starts_with(s, "dump")) {
+            config.dump = true;
         }
     }
     config.version = config.baseline ? 5 : 2;
