@@ -471,6 +471,12 @@ static void test_claim(void)
     assert_not_claimed(qts, "'vcpu': 0, 'counters': 2",
                        "vCPU 0: counters=0x2,fixed=0x0 are claimed already");
     assert_claimed(qts, "three", "'vcpu': 0, 'counters': 12");
+
+    /* Nobody else moves what is displaced. */
+    assert_claimed(qts, "four",
+                   "'vcpu': 0, 'counters': 48, 'x-displace': true");
+    assert_not_claimed(qts, "'vcpu': 0, 'counters': 96",
+                       "vCPU 0: counters=0x20,fixed=0x0 are claimed already");
     qtest_quit(qts);
 }
 

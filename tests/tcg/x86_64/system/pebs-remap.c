@@ -40,7 +40,9 @@
 enum { DS_BASE = 4, DS_INDEX, DS_MAXIMUM, DS_THRESHOLD, DS_RESET };
 #define DS_RESET_FIXED  (DS_RESET + 8)
 
-static volatile uint64_t ds_area[64] __attribute__((aligned(4096)));
+typedef volatile uint64_t SharedWord;   /* the other vCPU's, too */
+
+static SharedWord ds_area[64] __attribute__((aligned(4096)));
 static uint8_t buffer[MAX_RECORDS * RECORD_SIZE] __attribute__((aligned(4096)));
 static uint64_t cell;
 
@@ -50,17 +52,17 @@ static struct {
 static unsigned wanted_count;
 
 /* What the vCPUs tell each other; one writer each */
-static volatile uint64_t pass;
-static volatile struct {
-    uint64_t pass;          /* that it has begun to look at */
-    uint64_t at;            /* before this it has looked at everything */
-    uint64_t records, wrong;
-    uint64_t number, ip, counters;      /* of the first that was wrong */
+static SharedWord pass;
+static struct {
+    SharedWord pass;        /* that it has begun to look at */
+    SharedWord at;          /* before this it has looked at everything */
+    SharedWord records, wrong;
+    SharedWord number, ip, counters;    /* of the first that was wrong */
 } seen;
 
-static const volatile uint64_t *record(unsigned i)
+static const SharedWord *record(unsigned i)
 {
-    return (const volatile uint64_t *)(buffer + i * RECORD_SIZE);
+    return (const SharedWord *)(buffer + i * RECORD_SIZE);
 }
 
 static unsigned record_count(void)
@@ -68,7 +70,7 @@ static unsigned record_count(void)
     return (ds_area[DS_INDEX] - ds_area[DS_BASE]) / RECORD_SIZE;
 }
 
-static bool is_wanted(const volatile uint64_t *r, unsigned i)
+static bool is_wanted(const SharedWord *r, unsigned i)
 {
     return r[0] == RECORD_FORMAT && r[1] == wanted[i].ip &&
            r[2] == wanted[i].counters;
@@ -77,7 +79,7 @@ static bool is_wanted(const volatile uint64_t *r, unsigned i)
 /* ---- the second vCPU ---- */
 
 /* What becomes a record may be there in part, and nothing else ever is. */
-static bool is_coming(const volatile uint64_t *r, unsigned i)
+static bool is_coming(const SharedWord *r, unsigned i)
 {
     uint64_t counters = r[2];
 
@@ -100,8 +102,7 @@ static void complain(unsigned i)
     }
 }
 
-void watch(void);
-void watch(void)
+static void __attribute__((used, noreturn)) watch(void)
 {
     unsigned i = 0;
 
