@@ -8,6 +8,9 @@
 #include "qapi/error.h"
 #include "qemu/accel.h"
 #include "hw/core/cpu.h"
+#include "system/kvm.h"
+#include "system/tcg.h"
+#include "kvm/pmc-claim.h"
 #include "pebs.h"
 #include "pmc-claim.h"
 #include "tcg/pmc-map.h"
@@ -21,22 +24,35 @@ static void remap(CPUState *cs, run_on_cpu_data data)
     x86_pmu_remap(&cpu->env);
 }
 
-static void set_claimed(X86CPU *cpu, uint64_t claimed)
+static void remap_without(X86CPU *cpu, uint64_t claimed)
 {
     run_on_cpu(CPU(cpu), remap, RUN_ON_CPU_TARGET_PTR(claimed));
 }
 
-bool x86_pmc_claim(X86PMCClaim *claim, Error **errp)
+static bool take(X86CPU *cpu, uint64_t counters, Error **errp)
 {
-    X86CPU *cpu = claim->cpu;
-    int index = CPU(cpu)->cpu_index;
-
-    if (!x86_cpu_has_tcg_pmu(cpu)) {
-        error_setg(errp, "vCPU %d has no counters to claim with accelerator "
-                   "'%s': use -accel tcg and pebs=on", index,
-                   current_accel_name());
-        return false;
+    if (kvm_enabled()) {
+        return kvm_pmc_take(cpu, counters, errp);
     }
+    if (tcg_enabled()) {
+        remap_without(cpu, cpu->pmc_claimed | counters);
+    }
+    return true;
+}
+
+static void give_back(X86CPU *cpu, uint64_t counters)
+{
+    if (kvm_enabled()) {
+        kvm_pmc_give_back(cpu, counters);
+    } else if (tcg_enabled()) {
+        remap_without(cpu, cpu->pmc_claimed & ~counters);
+    }
+}
+
+static bool check_counters(const X86PMCClaim *claim, Error **errp)
+{
+    uint64_t taken = claim->counters & claim->cpu->pmc_claimed;
+
     if (!claim->counters) {
         error_setg(errp, "no counter is named: set counters= or fixed=");
         return false;
@@ -47,23 +63,47 @@ bool x86_pmc_claim(X86PMCClaim *claim, Error **errp)
                    PMC_GP, PMC_FIXED, (1 << PMC_GP) - 1, (1 << PMC_FIXED) - 1);
         return false;
     }
-    if (claim->counters & cpu->pmc_claimed) {
+    if (taken) {
         error_setg(errp, "vCPU %d: counters=0x%" PRIx64 ",fixed=0x%" PRIx64
-                   " are claimed already", index,
-                   extract64(claim->counters & cpu->pmc_claimed, 0,
-                             PMC_FIXED_BIT),
-                   (claim->counters & cpu->pmc_claimed) >> PMC_FIXED_BIT);
+                   " are claimed already", CPU(claim->cpu)->cpu_index,
+                   extract64(taken, 0, PMC_FIXED_BIT),
+                   taken >> PMC_FIXED_BIT);
         return false;
     }
-    QLIST_INSERT_HEAD(&cpu->pmc_claims, claim, next);
-    set_claimed(cpu, cpu->pmc_claimed | claim->counters);
+    return true;
+}
+
+static bool check_pmu(const X86PMCClaim *claim, Error **errp)
+{
+    if (!kvm_enabled() && !x86_cpu_has_tcg_pmu(claim->cpu)) {
+        error_setg(errp, "vCPU %d has no counters to claim with accelerator "
+                   "'%s': use -accel tcg and pebs=on",
+                   CPU(claim->cpu)->cpu_index, current_accel_name());
+        return false;
+    }
+    return true;
+}
+
+bool x86_pmc_claim(X86PMCClaim *claim, Error **errp)
+{
+    if (!check_pmu(claim, errp) || !check_counters(claim, errp) ||
+        !take(claim->cpu, claim->counters, errp)) {
+        return false;
+    }
+    QLIST_INSERT_HEAD(&claim->cpu->pmc_claims, claim, next);
     return true;
 }
 
 void x86_pmc_release(X86PMCClaim *claim)
 {
     QLIST_REMOVE(claim, next);
-    set_claimed(claim->cpu, claim->cpu->pmc_claimed & ~claim->counters);
+    give_back(claim->cpu, claim->counters);
+}
+
+uint64_t x86_pmc_held(const X86PMCClaim *claim)
+{
+    return claim->counters & (kvm_enabled() ? kvm_pmc_held(claim->cpu)
+                                            : claim->cpu->pmc_claimed);
 }
 
 void x86_pmc_revoke_all(X86CPU *cpu)
