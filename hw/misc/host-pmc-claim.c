@@ -13,11 +13,16 @@
  * The guest sees nothing of it: there is no bus, no register, and no state
  * that migrates.
  *
+ * TCG's counters are a model, and a claim on them is exact.  Under KVM perf has
+ * the counters, and a claim is best effort: it fails if perf gives other ones,
+ * and those that it gave may change later.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/visitor.h"
 #include "hw/core/qdev.h"
 #include "hw/core/qdev-properties.h"
 #include "hw/misc/host-pmc-claim.h"
@@ -53,6 +58,27 @@ static void block_unplug(DeviceState *dev)
     error_setg(&reason, "This machine can't unplug " TYPE_HOST_PMC_CLAIM
                ": use -machine pc or q35");
     qdev_add_unplug_blocker(dev, reason);
+}
+
+static uint64_t held(const HostPMCClaim *s)
+{
+    return DEVICE(s)->realized ? x86_pmc_held(&s->claim) : 0;
+}
+
+static void get_held_counters(Object *obj, Visitor *v, const char *name,
+                              void *opaque, Error **errp)
+{
+    uint32_t value = extract64(held(HOST_PMC_CLAIM(obj)), 0, PMC_FIXED_BIT);
+
+    visit_type_uint32(v, name, &value, errp);
+}
+
+static void get_held_fixed(Object *obj, Visitor *v, const char *name,
+                           void *opaque, Error **errp)
+{
+    uint32_t value = held(HOST_PMC_CLAIM(obj)) >> PMC_FIXED_BIT;
+
+    visit_type_uint32(v, name, &value, errp);
 }
 
 static void host_pmc_claim_realize(DeviceState *dev, Error **errp)
@@ -102,6 +128,23 @@ static void host_pmc_claim_class_init(ObjectClass *oc, const void *data)
     dc->user_creatable = true;
     device_class_set_props(dc, host_pmc_claim_properties);
     set_bit(DEVICE_CATEGORY_MISC, dc->categories);
+
+    object_class_property_set_description(oc, "vcpu",
+        "Index of the vCPU");
+    object_class_property_set_description(oc, "counters",
+        "Mask of general-purpose counters (KVM: best effort, refused if perf "
+        "gives others)");
+    object_class_property_set_description(oc, "fixed",
+        "Mask of fixed counters (KVM: as counters)");
+    object_class_property_add(oc, "held-counters", "uint32", get_held_counters,
+                              NULL, NULL, NULL);
+    object_class_property_set_description(oc, "held-counters",
+        "General-purpose counters that the claim holds now (KVM: perf may "
+        "move it)");
+    object_class_property_add(oc, "held-fixed", "uint32", get_held_fixed,
+                              NULL, NULL, NULL);
+    object_class_property_set_description(oc, "held-fixed",
+        "Fixed counters that the claim holds now");
 }
 
 static const TypeInfo host_pmc_claim_info = {

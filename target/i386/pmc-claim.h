@@ -32,13 +32,17 @@ typedef struct X86PMCClaim {
  * @errp: set if they can't be had: they don't exist, or are claimed already,
  *        or the accelerator can't tell
  *
- * The vCPU finds other counters, or none, at its next instruction boundary,
- * which is waited for.  Call with the BQL held.
+ * Under TCG the vCPU finds other counters, or none, at its next instruction
+ * boundary, which is waited for.  Under KVM perf gives them, or other ones, and
+ * the claim fails.  Call with the BQL held.
  */
 bool x86_pmc_claim(X86PMCClaim *claim, Error **errp);
 
 /* Give them back.  Call with the BQL held, while the vCPU is there. */
 void x86_pmc_release(X86PMCClaim *claim);
+
+/* Which of them @claim holds now.  Call with the BQL held. */
+uint64_t x86_pmc_held(const X86PMCClaim *claim);
 
 /* Revoke all claims on @cpu, before it goes away. */
 void x86_pmc_revoke_all(X86CPU *cpu);

@@ -24,10 +24,13 @@
  * answer.  The model puts a jump to its own answer there, found by the symbol
  * table, so that QEMU sees one and the same host all over.
  *
+ * The host's perf, perf_event_open(2), is in perf-model.c; KVM's own events are
+ * made there once, for the counters that the guest's script has enabled.
+ *
  * Left out: guest code, memory (the dirty log is always clean), interrupt
  * controllers but for LVTPC and IRR, SMM, nested virtualization, Hyper-V, Xen,
- * LBRs, MSR filters, AMD's PMU, and of encrypted guests all but that there is
- * one.  Other state is kept as the bytes that were
+ * LBRs, MSR filters, AMD's PMU, and of encrypted guests (SEV, TDX) all but that
+ * there is one.  Other state is kept as the bytes that were
  * set, unchecked, and other MSRs as plain values.  CPUID features beside those
  * of the PMU are some common subset.
  *
@@ -39,7 +42,8 @@
 
 #define _GNU_SOURCE
 #undef _FILE_OFFSET_BITS      /* open() and open64() are to be two functions */
-#include <asm/kvm_para.h>
+#include "kvm-model.h"
+#include <linux/kvm_para.h>
 #include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
@@ -62,14 +66,26 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BIT(n)              (1ull << (n))
-#define MASK(n)             ((n) >= 64 ? ~0ull : BIT(n) - 1)
-#define ARRAY_SIZE(a)       (sizeof(a) / sizeof((a)[0]))
-
 #ifndef KVM_CAP_PMU_CAPABILITY
 #define KVM_CAP_PMU_CAPABILITY 212
 #define KVM_PMU_CAP_DISABLE 1
 #endif
+
+/* Newer than Debian 12's headers: capabilities, and numbers of ioctls */
+#ifndef KVM_CAP_VM_TYPES
+#define KVM_CAP_USER_MEMORY2        231
+#define KVM_CAP_MEMORY_ATTRIBUTES   233
+#define KVM_CAP_GUEST_MEMFD         234
+#define KVM_CAP_VM_TYPES            235
+#define KVM_MEMORY_ATTRIBUTE_PRIVATE    BIT(3)
+#endif
+#define SET_USER_MEMORY_REGION2     0x49
+#define SET_MEMORY_ATTRIBUTES       0xd2
+#define CREATE_GUEST_MEMFD          0xd4
+
+/* KVM_X86_DEFAULT_VM, KVM_X86_TDX_VM */
+#define VM_DEFAULT          0
+#define VM_TDX              5
 
 #define MSR_TSC             0x10
 #define MSR_MISC_ENABLE     0x1a0
@@ -99,6 +115,7 @@
 #define STATUS_OVF_BUF      BIT(62)
 #define STATUS_COND_CHGD    BIT(63)
 #define EVTSEL_ADAPTIVE     BIT(34)
+#define EVTSEL_ENABLE       BIT(22)
 
 #define MAX_IO_MSRS         256     /* x86.c */
 #define MAX_GP              8       /* KVM_MAX_NR_INTEL_GP_COUNTERS */
@@ -109,19 +126,7 @@
 
 /* ---- the host and its kernel ---- */
 
-typedef struct Host {
-    uint64_t kernel;                /* 601 is Linux 6.1 */
-    uint64_t amd, family, model, stepping;
-    uint64_t pmu_version;           /* of the CPU, not KVM's */
-    uint64_t gp, fixed;
-    uint64_t vpmu;                  /* enable_pmu, hybrid CPUs excluded */
-    uint64_t perf_caps;             /* kvm_caps.supported_perf_cap */
-    uint64_t pebs_msrs;             /* the CPU has the MSRs of PEBS */
-    uint64_t addr_bits;             /* of linear addresses */
-    uint64_t sev;                   /* sev_enabled: there is a /dev/sev */
-} Host;
-
-static Host host;
+Host host;
 
 static const struct {
     const char *key;
@@ -133,10 +138,13 @@ static const struct {
     { "gp", &host.gp }, { "fixed", &host.fixed }, { "vpmu", &host.vpmu },
     { "perf_caps", &host.perf_caps }, { "pebs_msrs", &host.pebs_msrs },
     { "addr_bits", &host.addr_bits }, { "sev", &host.sev },
+    { "tdx", &host.tdx }, { "perf_paranoid", &host.perf_paranoid },
+    { "perf_no_rdpmc", &host.perf_no_rdpmc },
+    { "perf_watchdog", &host.perf_watchdog }, { "perf_busy", &host.perf_busy },
+    { "perf_busy_opens", &host.perf_busy_opens },
 };
 
-__attribute__((noreturn, format(printf, 1, 2)))
-static void die(const char *format, ...)
+void die(const char *format, ...)
 {
     va_list arguments;
 
@@ -185,8 +193,7 @@ static bool offers_pebs(void)
 
 static int log_fd = -1;
 
-__attribute__((format(printf, 1, 2)))
-static void note(const char *format, ...)
+void note(const char *format, ...)
 {
     char line[512];
     va_list arguments;
@@ -392,6 +399,7 @@ typedef struct Vcpu Vcpu;
 typedef struct Vm {
     bool pmu_on;
     bool sev;
+    bool tdx;
     unsigned vcpus;
     Blob *blobs;
     pthread_mutex_t lock;
@@ -1061,6 +1069,30 @@ static void run_script(Vcpu *vcpu)
     }
 }
 
+/*
+ * kvm_pmu_handle_event(): for each counter that is enabled an event of perf.
+ * Later changes are left out.
+ */
+static void pin_events(Vcpu *vcpu)
+{
+    static const uint32_t fixed[MAX_FIXED] = { 0x00c0, 0x003c, 0x0300 };
+    uint64_t enabled = *msr_slot(vcpu, MSR_GLOBAL_CTRL);
+    uint64_t fixed_ctrl = *msr_slot(vcpu, MSR_FIXED_CTRL);
+
+    for (unsigned i = 0; i < vcpu->pmu.gp; i++) {
+        uint64_t evtsel = *msr_slot(vcpu, MSR_EVNTSEL0 + i);
+
+        if ((enabled & BIT(i)) && (evtsel & EVTSEL_ENABLE)) {
+            perf_model_pin_for_guest(evtsel);
+        }
+    }
+    for (unsigned i = 0; i < vcpu->pmu.fixed; i++) {
+        if ((enabled & BIT(32 + i)) && (fixed_ctrl >> 4 * i & 3)) {
+            perf_model_pin_for_guest(fixed[i]);
+        }
+    }
+}
+
 static void enter_guest(Vcpu *vcpu)
 {
     if (vcpu->pmi_requested) {
@@ -1072,6 +1104,7 @@ static void enter_guest(Vcpu *vcpu)
         vcpu->has_run = true;
         note("vcpu%u first KVM_RUN", vcpu->id);
         run_script(vcpu);
+        pin_events(vcpu);
     }
 }
 
@@ -1128,9 +1161,24 @@ static int set_cpuid(Vcpu *vcpu, const struct kvm_cpuid2 *cpuid)
     return 0;
 }
 
+/* kvm_caps.supported_vm_types */
+static unsigned vm_types(void)
+{
+    return BIT(VM_DEFAULT) | (host.tdx ? BIT(VM_TDX) : 0);
+}
+
 static int check_extension(unsigned long extension)
 {
     switch (extension) {
+    case KVM_CAP_VM_TYPES:
+        return vm_types();
+    case KVM_CAP_USER_MEMORY2:
+    case KVM_CAP_GUEST_MEMFD:
+        return host.tdx;
+    case KVM_CAP_MEMORY_ATTRIBUTES:
+        return host.tdx ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0;
+    case KVM_CAP_EXIT_HYPERCALL:    /* KVM_EXIT_HYPERCALL_VALID_MASK */
+        return BIT(KVM_HC_MAP_GPA_RANGE);
     case KVM_CAP_PMU_CAPABILITY:    /* kvm_vm_ioctl_check_extension() */
         return host.kernel >= 518 && host.vpmu ? KVM_PMU_CAP_DISABLE : 0;
     case KVM_CAP_IRQ_ROUTING:
@@ -1216,8 +1264,14 @@ static int dev_ioctl(unsigned long request, void *argument)
         *(uint64_t *)argument = BIT(8) | BIT(24);   /* MCG_CTL_P, MCG_SER_P */
         return 0;
     case KVM_CREATE_VM: {
-        Vm *vm = calloc(1, sizeof(*vm));
+        Vm *vm;
 
+        /* kvm_is_vm_type_supported() */
+        if (!(vm_types() >> (unsigned long)argument & 1)) {
+            return -EINVAL;
+        }
+        vm = calloc(1, sizeof(*vm));
+        vm->tdx = (unsigned long)argument == VM_TDX;
         vm->pmu_on = host.vpmu;     /* kvm_arch_init_vm() */
         pthread_mutex_init(&vm->lock, NULL);
         return new_fd(eventfd(0, EFD_CLOEXEC), VM, vm);
@@ -1261,6 +1315,46 @@ static int enable_vm_cap(Vm *vm, const struct kvm_enable_cap *cap)
     return 0;
 }
 
+/* struct kvm_tdx_cmd, struct kvm_tdx_capabilities: Linux 6.16 */
+struct tdx_command {
+    uint32_t id, flags;
+    uint64_t data, error;
+};
+
+struct tdx_capabilities {
+    uint64_t words[256];
+    struct kvm_cpuid2 cpuid;
+};
+
+/*
+ * tdx_vm_ioctl(): KVM_TDX_CAPABILITIES alone, with nothing that a guest could
+ * configure.  QEMU comes as far as the realization of its first vCPU.
+ */
+static int tdx_op(const struct tdx_command *command)
+{
+    struct tdx_capabilities *capabilities = (void *)(uintptr_t)command->data;
+
+    if (command->id != 0) {         /* KVM_TDX_CAPABILITIES */
+        return -EINVAL;
+    }
+    memset(capabilities, 0, sizeof(*capabilities));
+    return 0;
+}
+
+/* Memory, of which there is none here: kvm_gmem_create() and its friends */
+static int private_memory(unsigned number)
+{
+    switch (number) {
+    case SET_USER_MEMORY_REGION2:
+    case SET_MEMORY_ATTRIBUTES:
+        return 0;
+    case CREATE_GUEST_MEMFD:
+        return memfd_create("kvm-gmem", MFD_CLOEXEC);
+    default:
+        return -ENOTTY;
+    }
+}
+
 /*
  * svm_mem_enc_ioctl(), as far as the creation of a guest needs it: after this
  * come its vCPUs, and nothing here could measure its memory.
@@ -1268,6 +1362,9 @@ static int enable_vm_cap(Vm *vm, const struct kvm_enable_cap *cap)
 static int encrypt_op(Vm *vm, struct kvm_sev_cmd *command)
 {
     note("vm KVM_MEMORY_ENCRYPT_OP %u", command->id);
+    if (vm->tdx) {
+        return tdx_op((const void *)command);
+    }
     if (!host.sev) {
         return -ENOTTY;
     }
@@ -1329,7 +1426,7 @@ static int vm_ioctl(Vm *vm, unsigned long request, void *argument)
     case KVM_GET_DIRTY_LOG:     /* QEMU's buffer is zeroed */
         return 0;
     default:
-        return -ENOTTY;
+        return vm->tdx ? private_memory(_IOC_NR(request)) : -ENOTTY;
     }
 }
 
@@ -1526,6 +1623,17 @@ static bool is_recorded(unsigned long request, void *argument)
 
 /* ---- what is preloaded ---- */
 
+static long real_syscall(long number, long a, long b, long c, long d, long e,
+                         long f)
+{
+    static long (*next)(long number, ...);
+
+    if (!next) {
+        next = (long (*)(long, ...))dlsym(RTLD_NEXT, "syscall");
+    }
+    return next(number, a, b, c, d, e, f);
+}
+
 int ioctl(int fd, unsigned long request, ...)
 {
     va_list arguments;
@@ -1580,7 +1688,30 @@ int close(int fd)
     if (fd >= 0 && fd < MAX_FD) {
         fds[fd].kind = NONE;
     }
-    return syscall(SYS_close, fd);
+    perf_model_close(fd);
+    return real_syscall(SYS_close, fd, 0, 0, 0, 0, 0);
+}
+
+/* glibc has no function for perf_event_open(2) */
+long syscall(long number, ...)
+{
+    va_list arguments;
+    long a[6], result;
+
+    va_start(arguments, number);
+    for (int i = 0; i < 6; i++) {
+        a[i] = va_arg(arguments, long);
+    }
+    va_end(arguments);
+    if (!host.kernel || number != SYS_perf_event_open) {
+        return real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    }
+    result = perf_model_open((void *)a[0], a[1], a[2], a[3], a[4]);
+    if (result < 0) {
+        errno = -result;
+        return -1;
+    }
+    return result;
 }
 
 /* ---- start ---- */

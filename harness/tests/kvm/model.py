@@ -43,6 +43,14 @@ def host_value(host, key):
     return int(match.group(1), 0)
 
 
+def with_more(folder, host, **more):
+    """A host like this one, with more in its file"""
+    path = Path(folder) / f'{host}-{"-".join(more)}'
+    path.write_text((HOSTS / host).read_text(encoding='utf-8')
+                    + ''.join(f'{key} {value}\n' for key, value in more.items()), encoding='utf-8')
+    return path
+
+
 def offered(host):
     """The PEBS bits of IA32_PERF_CAPABILITIES that KVM offers on this host."""
     return host_value(host, 'perf_caps') & PEBS_MASK
@@ -182,6 +190,16 @@ class Machine:
     def ended(self):
         """The exit status, once QEMU has ended by itself."""
         return self.process.wait(30)
+
+
+def real_machine(folder, *arguments):
+    """A QEMU on the machine's own KVM"""
+    try:
+        with open('/dev/kvm', 'rb'):
+            pass
+    except OSError as error:
+        raise Skip(f'/dev/kvm: {error.strerror}') from error
+    return Machine(folder, '-S', *arguments)
 
 
 def stock():
