@@ -11,9 +11,12 @@
 #include "qapi/error.h"
 #include "qemu/accel.h"
 #include "qemu/error-report.h"
+#include "qemu/main-loop.h"
 #include "cpu.h"
 #include "migration/vmstate.h"
 #include "system/kvm.h"
+#include "system/runstate.h"
+#include "system/system.h"
 #include "system/tcg.h"
 #include "kvm/kvm_i386.h"
 #include "kvm/pebs.h"
@@ -533,6 +536,17 @@ static bool check_shown(const char *what, uint64_t source, uint64_t here,
     return source == here;
 }
 
+static bool check_shown_switch(const X86CPU *cpu, Error **errp)
+{
+    if (!x86_cpu_has_pebs(cpu)) {
+        error_setg(errp, "The guest's PEBS differs: pebs=on at the source and "
+                   "pebs=%s here: start the destination with pebs=on",
+                   OnOffAuto_str(cpu->pebs));
+        return false;
+    }
+    return true;
+}
+
 static int shown_pre_save(void *opaque)
 {
     ShownPebs *shown = opaque;
@@ -547,7 +561,8 @@ static bool shown_post_load(void *opaque, int version_id, Error **errp)
     ShownPebs here;
 
     get_shown(source->parent, &here);
-    return check_shown("the CPUID family", source->family, here.family,
+    return check_shown_switch(source->parent, errp) &&
+           check_shown("the CPUID family", source->family, here.family,
                        errp) &&
            check_shown("the CPUID model", source->model, here.model, errp) &&
            check_shown("the PEBS mask of IA32_PERF_CAPABILITIES",
@@ -576,21 +591,22 @@ static const VMStateDescription vmstate_shown = {
     }
 };
 
+static bool pebs_needed(void *opaque)
+{
+    return x86_cpu_has_pebs(opaque);
+}
+
 static const VMStateDescription vmstate_x86_pebs_shown = {
     .name = "x86-pebs-shown",
     .version_id = 1,
     .minimum_version_id = 1,
     .early_setup = true,
+    .needed = pebs_needed,
     .fields = (const VMStateField[]) {
         VMSTATE_WITH_TMP(X86CPU, ShownPebs, vmstate_shown),
         VMSTATE_END_OF_LIST()
     }
 };
-
-static bool pebs_needed(void *opaque)
-{
-    return x86_cpu_has_pebs(opaque);
-}
 
 static bool is_canonical(X86CPU *cpu, uint64_t address)
 {
@@ -623,17 +639,10 @@ static bool check_loaded(const char *what, uint64_t value, bool valid,
     return valid;
 }
 
-static bool pebs_post_load(void *opaque, int version_id, Error **errp)
+static bool check_loaded_msrs(X86CPU *cpu, Error **errp)
 {
-    X86CPU *cpu = opaque;
     CPUX86State *env = &cpu->env;
 
-    if (!x86_cpu_has_pebs(cpu)) {
-        error_setg(errp, "The guest has PEBS: start the destination with "
-                   "pebs=on");
-        return false;
-    }
-    cpu->pebs_loaded = true;
     return check_loaded("IA32_DS_AREA", env->msr_ds_area,
                         is_canonical(cpu, env->msr_ds_area), errp) &&
            check_loaded("IA32_PEBS_ENABLE", env->msr_pebs_enable,
@@ -644,6 +653,24 @@ static bool pebs_post_load(void *opaque, int version_id, Error **errp)
                         errp);
 }
 
+static bool pebs_post_load(void *opaque, int version_id, Error **errp)
+{
+    X86CPU *cpu = opaque;
+
+    if (!check_shown_switch(cpu, errp)) {
+        return false;
+    }
+    if (!check_loaded_msrs(cpu, errp)) {
+        /* qemu_loadvm_state() puts the state even so, which KVM has to take. */
+        cpu->env.msr_ds_area = 0;
+        cpu->env.msr_pebs_enable = 0;
+        cpu->env.msr_pebs_data_cfg = 0;
+        return false;
+    }
+    cpu->pebs_loaded = true;
+    return true;
+}
+
 /* A source without PEBS sends nothing that could tell so. */
 bool x86_cpu_pebs_loaded(X86CPU *cpu)
 {
@@ -651,8 +678,8 @@ bool x86_cpu_pebs_loaded(X86CPU *cpu)
 
     cpu->pebs_loaded = false;
     if (x86_cpu_has_pebs(cpu) && !loaded) {
-        error_report("The guest has no PEBS: start the destination without "
-                     "pebs=on");
+        error_report("The guest's PEBS differs: pebs=on is not set at the "
+                     "source, but here: start the destination without pebs=on");
         return false;
     }
     return true;
@@ -673,11 +700,38 @@ const VMStateDescription vmstate_x86_pebs = {
     }
 };
 
-/* The boot CPU can't be unplugged, nor be the one whose hot-plug fails. */
-static void register_shown(X86CPU *cpu)
+static void register_shown(void *cpu)
 {
-    if (x86_cpu_has_pebs(cpu) && !first_cpu) {
-        vmstate_register(NULL, 0, &vmstate_x86_pebs_shown, cpu);
+    vmstate_register(NULL, 0, &vmstate_x86_pebs_shown, cpu);
+}
+
+static void machine_done(Notifier *notifier, void *data)
+{
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), register_shown, first_cpu);
+}
+
+/*
+ * A destination without PEBS knows the section too, so that it can say what
+ * differs.  It comes after those that the machine registers when it is done:
+ * their numbers in the stream are stock's then, when this guest moves on.
+ */
+static void register_shown_last(void)
+{
+    static Notifier notifier = { .notify = machine_done };
+
+    qemu_add_machine_init_done_notifier(&notifier);
+}
+
+/* The boot CPU can't be unplugged, nor be the one whose hot-plug fails. */
+static void prepare_shown(X86CPU *cpu)
+{
+    if (first_cpu) {
+        return;
+    }
+    if (x86_cpu_has_pebs(cpu)) {
+        register_shown(cpu);
+    } else if (runstate_check(RUN_STATE_INMIGRATE)) {
+        register_shown_last();
     }
 }
 
@@ -696,6 +750,6 @@ bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
     if (!check_same_as_others(cpu, errp)) {
         return false;
     }
-    register_shown(cpu);
+    prepare_shown(cpu);
     return true;
 }
