@@ -13,6 +13,7 @@
 #include "qemu/osdep.h"
 #include <getopt.h>
 #include <glib-unix.h>
+#include <sys/resource.h>
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
@@ -38,7 +39,12 @@ typedef struct Client {
     pid_t *threads;                     /* watched in each slot, or 0 */
 } Client;
 
+/* Its socket, its process, that one's threads, and for a moment its memory */
+#define FILES_PER_CLIENT    4
+#define FILES_OF_OUR_OWN    64
+
 static Client *clients[PEBS_MAX_CLIENTS];
+static unsigned max_clients;
 static bool verbose;
 static bool terminate;
 
@@ -252,7 +258,7 @@ static gboolean process_ended(gint fd, GIOCondition condition, gpointer opaque)
 
 static int free_number(void)
 {
-    for (unsigned i = 0; i < PEBS_MAX_CLIENTS; i++) {
+    for (unsigned i = 0; i < max_clients; i++) {
         if (!clients[i]) {
             return i;
         }
@@ -290,7 +296,7 @@ static gboolean accept_client(QIOChannel *server, GIOCondition condition,
         return G_SOURCE_CONTINUE;
     }
     if (number < 0) {
-        error_setg(&error, "More than %d clients", PEBS_MAX_CLIENTS);
+        error_setg(&error, "More than %u clients", max_clients);
     } else if (pebs_process_open(&process, ioc->fd, &error)) {
         add_client(ioc, process, number);
         return G_SOURCE_CONTINUE;
@@ -414,10 +420,28 @@ static void check_source(void)
     printf("The BPF program can be loaded and run\n");
 }
 
+/*
+ * Without a file descriptor left, a connection could be neither taken nor
+ * refused.
+ */
+static void limit_clients(void)
+{
+    struct rlimit files = {};
+    rlim_t room;
+
+    getrlimit(RLIMIT_NOFILE, &files);
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+    room = MAX(files.rlim_max, FILES_OF_OUR_OWN + FILES_PER_CLIENT) -
+           FILES_OF_OUR_OWN;
+    max_clients = MIN(PEBS_MAX_CLIENTS, room / FILES_PER_CLIENT);
+}
+
 static void serve(const char *path)
 {
     QIOChannelSocket *server = open_server(path);
 
+    limit_clients();
     qemu_init_main_loop(&error_fatal);
     qio_channel_add_watch(QIO_CHANNEL(server), G_IO_IN, accept_client, NULL,
                           NULL);
