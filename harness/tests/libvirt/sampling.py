@@ -36,6 +36,11 @@ DIRECT_BOOT = '''
 '''
 
 
+def prepare():
+    """Makes the image that a Sampler boots: that takes the network, which an island has not."""
+    images.image(guestlib.Options.kernel)
+
+
 class Sampler(guestlib.Guest):
     """Only libvirt starts and ends its QEMU."""
 
