@@ -5,7 +5,6 @@ Its second serial port is connected to a socket of ours, by each QEMU that runs
 it: after a restore or a migration the next one in the queue is its new line.
 """
 
-import select
 import shutil
 import signal
 import socket
@@ -84,13 +83,6 @@ class Sampler(guestlib.Guest):
         """Begins to sample on CPU 0; there is work for minutes."""
         self.begin(['taskset', '1', 'alone', *perf.RECORD, '-c', str(PERIOD), '-e',
                     'instructions:uppp', '--', self.relay.name])
-
-    def ended(self):
-        """Whether the command has."""
-        while select.select([self.line.sock], [], [], 0)[0] and self.line.receive():
-            pass
-        self._dispatch()
-        return any(kind == b'Q' for kind, _ in self.answers)
 
     def samples(self):
         """Ends it. (addresses of the samples, addresses that there should be)"""
