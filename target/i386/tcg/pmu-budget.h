@@ -19,13 +19,12 @@
 
 /*
  * What an instruction can be, for an event to count it.  An instruction is at
- * most once of each kind.  Kinds that most blocks have together share a word,
- * so that few words are counted down; those that the edge of a branch gives
- * back come first, where the constant is short.
+ * most once of each kind.  Five kinds share a word, those that most blocks
+ * have together the same one, so that few words are counted down; those that
+ * the edge of a branch gives back come early, where the constant is short.
  */
 typedef enum PMUKind {
     PMU_INSN,           /* any; a cycle, too: one per instruction */
-
     PMU_TAKEN,          /* near branch that is taken, calls and returns too */
     PMU_COND_TAKEN,     /* conditional branch that is taken */
     PMU_BRANCH,         /* any branch, near or far, taken or not */
@@ -36,7 +35,7 @@ typedef enum PMUKind {
     PMU_FAR,            /* far branch: changes CS, or enters the kernel */
     PMU_INDIRECT,       /* near indirect jump or call, not a return */
 
-    PMU_LOAD,           /* makes at least one data load */
+    PMU_LOAD = 10,      /* makes at least one data load */
     PMU_STORE,          /* makes at least one data store */
     PMU_MEM,            /* PMU_LOAD or PMU_STORE */
 
@@ -45,14 +44,12 @@ typedef enum PMUKind {
 } PMUKind;
 
 /*
- * Word 0 is the budget of PMU_INSN.  Each other word holds four budgets, in
- * lanes of 16 bits of which the uppermost is a guard: a subtraction that a
- * lane doesn't cover sets it.
+ * Each word holds five budgets, in a lane of 16 bits and four of 12, of which
+ * the uppermost is a guard: a subtraction that a lane doesn't cover sets it.
  */
-#define PMU_LANE_BITS           16
-#define PMU_LANE_MAX            0x7fff
-#define PMU_GUARDS              0x8000800080008000ull
-#define PMU_WORDS               4
+#define PMU_WORDS               3
+#define PMU_WORD_LANES          5
+#define PMU_GUARDS              0x8008008008008000ull
 
 /*
  * The mode of a block is translated into its code and is part of its TB
@@ -65,22 +62,28 @@ typedef enum PMUKind {
 
 typedef enum PMULevel {
     PMU_LEVEL_NONE,     /* no counter is active: no code at all */
-    PMU_LEVEL_INSN,     /* word 0 */
-    PMU_LEVEL_BRANCH,   /* words 0 to 2 */
+    PMU_LEVEL_INSN,     /* the first lane of word 0 */
+    PMU_LEVEL_BRANCH,   /* words 0 and 1 */
     PMU_LEVEL_ALL,      /* all words */
 } PMULevel;
 
 /*
  * Two sets of budgets.  The first serves both privilege levels as long as
- * every active counter counts at the same ones; the second is that of CPL 3
+ * every active counter counts at the same ones; the second is that of CPL 0
  * where they differ.
+ *
+ * Word 0 of the first, which most blocks count down and nothing else, is
+ * CPUNegativeOffsetState::retire_budget.  The others are here.
  */
 #define PMU_SETS                2
 
 typedef struct X86PMUBudget {
-    /* What is left of the grants; below zero only after a final block */
     int64_t left[PMU_SETS][PMU_WORDS];
-    int64_t granted[PMU_SETS][PMU_WORDS];
+    /* What the words were when they were last filled */
+    int64_t filled[PMU_SETS][PMU_WORDS];
+    /* Granted since the last settlement, and how much was gone at that time */
+    int64_t granted[PMU_SETS][PMU_KINDS];
+    int64_t gone[PMU_SETS][PMU_KINDS];
 
     /* The instruction of the last final block, and what it accessed */
     uint64_t ip;
@@ -93,25 +96,25 @@ typedef struct X86PMUBudget {
 
 static inline unsigned pmu_kind_word(PMUKind kind)
 {
-    return kind == PMU_INSN ? 0 : 1 + (kind - 1) / 4;
+    return kind / PMU_WORD_LANES;
 }
 
 static inline unsigned pmu_kind_shift(PMUKind kind)
 {
-    return kind == PMU_INSN ? 0 : (kind - 1) % 4 * PMU_LANE_BITS;
+    unsigned lane = kind % PMU_WORD_LANES;
+
+    return lane ? 4 + 12 * lane : 0;
 }
 
-static inline PMULevel pmu_kind_level(PMUKind kind)
+static inline unsigned pmu_kind_length(PMUKind kind)
 {
-    switch (pmu_kind_word(kind)) {
-    case 0:
-        return PMU_LEVEL_INSN;
-    case 1:
-    case 2:
-        return PMU_LEVEL_BRANCH;
-    default:
-        return PMU_LEVEL_ALL;
-    }
+    return kind % PMU_WORD_LANES ? 12 : 16;
+}
+
+/* The most that the lane of @kind can hold. */
+static inline unsigned pmu_kind_max(PMUKind kind)
+{
+    return MAKE_64BIT_MASK(0, pmu_kind_length(kind) - 1);
 }
 
 static inline PMULevel pmu_flags_level(uint32_t tb_flags)
@@ -124,14 +127,27 @@ static inline unsigned pmu_flags_set(uint32_t tb_flags)
     return tb_flags & HF_PMU_PRIVATE_MASK ? 1 : 0;
 }
 
-static inline unsigned pmu_level_words(PMULevel level)
+/* The kinds that are counted down at @level are those below this one. */
+static inline unsigned pmu_level_kinds(PMULevel level)
 {
-    static const uint8_t words[] = {
-        [PMU_LEVEL_INSN] = 1, [PMU_LEVEL_BRANCH] = 3,
-        [PMU_LEVEL_ALL] = PMU_WORDS,
+    static const uint8_t kinds[] = {
+        [PMU_LEVEL_INSN] = PMU_INSN + 1,
+        [PMU_LEVEL_BRANCH] = PMU_INDIRECT + 1,
+        [PMU_LEVEL_ALL] = PMU_KINDS,
     };
 
-    return words[level];
+    return kinds[level];
+}
+
+/* The lowest level that counts @kind down. */
+static inline PMULevel pmu_kind_level(PMUKind kind)
+{
+    PMULevel level = PMU_LEVEL_INSN;
+
+    while (pmu_level_kinds(level) <= kind) {
+        level++;
+    }
+    return level;
 }
 
 /*
@@ -139,7 +155,7 @@ static inline unsigned pmu_level_words(PMULevel level)
  * word that a block's unwind data has for it: ten bits for what each
  * instruction may be, one for what only the last of a block can be.
  */
-QEMU_BUILD_BUG_ON(PMU_KINDS > 12);
+QEMU_BUILD_BUG_ON(4 * 10 + PMU_KINDS - 4 > 64);
 
 static inline unsigned pmu_packed_length(PMUKind kind)
 {
@@ -167,12 +183,13 @@ static inline uint64_t pmu_packed_one(PMUKind kind)
     return 1ull << pmu_packed_shift(kind);
 }
 
-/* The part of a packed count that word @word of a budget is made of. */
-static inline int64_t pmu_packed_word(uint64_t packed, unsigned word)
+/* The part of a packed count that @level counts down in word @word. */
+static inline int64_t pmu_packed_word(uint64_t packed, unsigned word,
+                                      PMULevel level)
 {
     int64_t value = 0;
 
-    for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
+    for (unsigned kind = 0; kind < pmu_level_kinds(level); kind++) {
         if (pmu_kind_word(kind) == word) {
             value += (int64_t)pmu_packed_count(packed, kind)
                      << pmu_kind_shift(kind);

@@ -21,6 +21,8 @@ typedef struct PMUGen {
     bool faults;
     /* What it may be as a branch; set by the decoder. */
     uint16_t branch_kinds;
+    /* What the next jump gives back */
+    uint16_t edge_kinds;
     /* Budget code goes in behind this operation. */
     TCGOp *entry;
     /* The kinds of each instruction, a bit each. */
@@ -47,6 +49,7 @@ static inline uint16_t pmu_gen_memory_kinds(DisasContextBase *db,
     return 0;
 }
 static inline void pmu_gen_give_back(PMUGen *pmu, uint16_t kinds) { }
+static inline void pmu_gen_jump(PMUGen *pmu) { }
 static inline void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu) { }
 #else
 /* Call at the start of a block, before anything of its own is generated. */
@@ -78,6 +81,12 @@ uint16_t pmu_gen_memory_kinds(DisasContextBase *db, PMUGen *pmu);
 
 /* Generate, on one way out of an instruction, that it is not of @kinds. */
 void pmu_gen_give_back(PMUGen *pmu, uint16_t kinds);
+
+/*
+ * Call in a direct jump, with EIP updated: it gives back its @edge_kinds.  Last
+ * of all, as the next block's first stores are to the same cache line.
+ */
+void pmu_gen_jump(PMUGen *pmu);
 
 /* Call at the end of a block, after everything else has been generated. */
 void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu);

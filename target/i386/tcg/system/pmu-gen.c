@@ -21,6 +21,10 @@
 
 static intptr_t budget_offset(const PMUGen *pmu, unsigned word)
 {
+    if (pmu->set == 0 && word == 0) {
+        return (intptr_t)offsetof(CPUState, neg.retire_budget) -
+               (intptr_t)sizeof(CPUState);
+    }
     return offsetof(CPUX86State, pmu.left[pmu->set][word]);
 }
 
@@ -44,7 +48,10 @@ void pmu_gen_tb_start(DisasContextBase *db, PMUGen *pmu)
     pmu->entry = NULL;
 
     if (pmu->level != PMU_LEVEL_NONE) {
-        /* A mark for pmu_gen_tb_stop(), which nothing reads. */
+        /*
+         * A mark for pmu_gen_tb_stop(): nothing reads what it loads, so that
+         * no code comes of it.  It also keeps a label from coming first.
+         */
         tcg_gen_ld_i64(tcg_temp_ebb_new_i64(), tcg_env, budget_offset(pmu, 0));
         pmu->entry = tcg_last_op();
     }
@@ -55,6 +62,7 @@ void pmu_gen_insn_start(DisasContextBase *db, PMUGen *pmu)
     pmu->pc = db->pc_next;
     pmu->faults = false;
     pmu->branch_kinds = 0;
+    pmu->edge_kinds = 0;
     pmu->kinds[db->num_insns - 1] = BIT(PMU_INSN);
 }
 
@@ -209,8 +217,8 @@ void pmu_gen_give_back(PMUGen *pmu, uint16_t kinds)
 {
     uint64_t packed = kinds_packed(kinds);
 
-    for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
-        int64_t value = pmu_packed_word(packed, word);
+    for (unsigned word = 0; word < PMU_WORDS; word++) {
+        int64_t value = pmu_packed_word(packed, word, pmu->level);
 
         if (value) {
             TCGv_i64 left = tcg_temp_ebb_new_i64();
@@ -220,6 +228,12 @@ void pmu_gen_give_back(PMUGen *pmu, uint16_t kinds)
             tcg_gen_st_i64(left, tcg_env, budget_offset(pmu, word));
         }
     }
+}
+
+void pmu_gen_jump(PMUGen *pmu)
+{
+    pmu_gen_give_back(pmu, pmu->edge_kinds);
+    pmu->edge_kinds = 0;
 }
 
 /*
@@ -248,20 +262,33 @@ static uint64_t settle_unwind_data(const DisasContextBase *db,
     return total;
 }
 
+/* The guard bits of all lanes that @packed has something in. */
+static uint64_t packed_guards(uint64_t packed, PMULevel level)
+{
+    uint64_t guards = 0;
+
+    for (unsigned kind = 0; kind < pmu_level_kinds(level); kind++) {
+        if (pmu_packed_count(packed, kind)) {
+            guards |= (pmu_kind_max(kind) + 1ull) << pmu_kind_shift(kind);
+        }
+    }
+    return guards;
+}
+
 /*
  * Subtract @total, or go to @split with nothing stored if a budget is too small
  * for it.  Whether it covers @last, a part of @total, is left to the main loop.
- * All the words that have guard bits share one test.
+ * One test serves all words, as their guard bits are in the same places.
  */
 static void gen_settle(const PMUGen *pmu, uint64_t total, uint64_t last,
                        TCGLabel *split)
 {
     TCGv_i64 left[PMU_WORDS] = { }, guards = NULL;
 
-    for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
-        int64_t checked = pmu_packed_word(total - last, word);
+    for (unsigned word = 0; word < PMU_WORDS; word++) {
+        int64_t checked = pmu_packed_word(total - last, word, pmu->level);
 
-        if (!pmu_packed_word(total, word)) {
+        if (!pmu_packed_word(total, word, pmu->level)) {
             continue;
         }
         left[word] = tcg_temp_ebb_new_i64();
@@ -270,31 +297,46 @@ static void gen_settle(const PMUGen *pmu, uint64_t total, uint64_t last,
             continue;
         }
         tcg_gen_subi_i64(left[word], left[word], checked);
-        if (word == 0) {
-            tcg_gen_brcondi_i64(TCG_COND_LT, left[word], 0, split);
-        } else if (!guards) {
-            guards = tcg_temp_ebb_new_i64();
-            tcg_gen_mov_i64(guards, left[word]);
+        if (!guards) {
+            guards = left[word];
         } else {
-            tcg_gen_or_i64(guards, guards, left[word]);
+            TCGv_i64 both = tcg_temp_ebb_new_i64();
+
+            tcg_gen_or_i64(both, guards, left[word]);
+            guards = both;
         }
     }
     if (guards) {
-        tcg_gen_brcondi_i64(TCG_COND_TSTNE, guards, PMU_GUARDS, split);
+        tcg_gen_brcondi_i64(TCG_COND_TSTNE, guards,
+                            packed_guards(total - last, pmu->level), split);
     }
-    for (unsigned word = 0; word < pmu_level_words(pmu->level); word++) {
+    for (unsigned word = 0; word < PMU_WORDS; word++) {
         if (left[word]) {
             tcg_gen_subi_i64(left[word], left[word],
-                             pmu_packed_word(last, word));
+                             pmu_packed_word(last, word, pmu->level));
             tcg_gen_st_i64(left[word], tcg_env, budget_offset(pmu, word));
         }
     }
 }
 
+/*
+ * A budget doesn't cover the block: try again if the helper has filled it up,
+ * or leave.
+ */
+static void gen_split(DisasContextBase *db, TCGLabel *again)
+{
+    TCGv_i32 filled = tcg_temp_ebb_new_i32();
+
+    gen_helper_pmu_split(filled, tcg_env, tcg_constant_i32(tb_cflags(db->tb)),
+                         tcg_constant_i32(db->num_insns));
+    tcg_gen_brcondi_i32(TCG_COND_NE, filled, 0, again);
+    tcg_gen_exit_tb(NULL, 0);
+}
+
 void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu)
 {
-    TCGLabel *split;
-    uint64_t total;
+    TCGLabel *again, *split;
+    uint64_t total, last;
 
     if (pmu->level == PMU_LEVEL_NONE) {
         return;
@@ -304,22 +346,19 @@ void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu)
     tcg_debug_assert(tb_cflags(db->tb) & CF_PCREL);
 
     total = settle_unwind_data(db, pmu);
+    last = is_final(db) ? kinds_packed(pmu->kinds[db->num_insns - 1]) : 0;
+    again = gen_new_label();
     split = gen_new_label();
 
     tcg_ctx->emit_before_op = QTAILQ_NEXT(pmu->entry, link);
+    gen_set_label(again);
+    gen_settle(pmu, total, last, split);
     if (is_final(db)) {
-        gen_settle(pmu, total, kinds_packed(pmu->kinds[db->num_insns - 1]),
-                   split);
         gen_helper_pmu_final(tcg_env,
                              tcg_constant_i32(pmu->pc - db->pc_first));
-    } else {
-        gen_settle(pmu, total, 0, split);
     }
     tcg_ctx->emit_before_op = NULL;
-    tcg_op_remove(tcg_ctx, pmu->entry);
 
     gen_set_label(split);
-    gen_helper_pmu_split(tcg_env, tcg_constant_i32(tb_cflags(db->tb)),
-                         tcg_constant_i32(db->num_insns));
-    tcg_gen_exit_tb(NULL, 0);
+    gen_split(db, again);
 }

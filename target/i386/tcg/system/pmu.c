@@ -10,9 +10,10 @@
  *
  * Counters live in their MSRs as of the last settlement.  From there on the
  * budgets in pmu-budget.h tell what has been counted.  To settle is to add
- * that to the counters; to grant is to hand out budgets that end one event
- * before the nearest overflow.  The event that overflows always runs in a
- * final block, after which the main loop calls x86_pmu_retire_event().
+ * that to the counters; to grant is to allow what ends one event before the
+ * nearest overflow; to fill is to put as much of that into the words that are
+ * counted down as they hold.  The event that overflows always runs in a final
+ * block, after which the main loop calls x86_pmu_retire_event().
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -31,8 +32,8 @@
 #include "pebs.h"
 #include "pebs-record.h"
 
-/* The most that is granted at once: a budget must stay positive. */
-#define PMU_INSN_MAX            (INT64_MAX / 4)
+/* Granted of what no counter counts */
+#define PMU_UNLIMITED           (INT64_MAX / 4)
 
 /*
  * Counters at both privilege levels share their distance between two budgets
@@ -68,7 +69,7 @@
 
 #define LD_LAT_VALID            0xffffull
 
-/* What has been counted down since the last settlement */
+/* What has been counted down since the words were filled */
 typedef struct PMUTally {
     int64_t gone[PMU_SETS][PMU_WORDS];
 } PMUTally;
@@ -375,10 +376,10 @@ static void choose_modes(CPUX86State *env)
             }
         }
     }
-    env->pmu.tb_flags[0] = level[0] << HF_PMU_LEVEL_SHIFT;
+    env->pmu.tb_flags[0] = level[0] << HF_PMU_LEVEL_SHIFT |
+                           (any != all && any ? HF_PMU_PRIVATE_MASK : 0);
     for (unsigned cpl = 1; cpl <= 3; cpl++) {
-        env->pmu.tb_flags[cpl] = level[1] << HF_PMU_LEVEL_SHIFT |
-                                 (any != all && any ? HF_PMU_PRIVATE_MASK : 0);
+        env->pmu.tb_flags[cpl] = level[1] << HF_PMU_LEVEL_SHIFT;
     }
 }
 
@@ -403,12 +404,29 @@ static void configure(CPUX86State *env)
 
 /* ---- counting ---- */
 
+/* Whether CPL 0 has a set of its own, the second. */
+static bool has_private_set(CPUX86State *env)
+{
+    return pmu_flags_set(env->pmu.tb_flags[0]);
+}
+
+static int64_t *budget_word(CPUX86State *env, unsigned set, unsigned word)
+{
+    return set == 0 && word == 0 ? &env_cpu(env)->neg.retire_budget
+                                 : &env->pmu.left[set][word];
+}
+
+static uint64_t word_lane(uint64_t word, PMUKind kind)
+{
+    return extract64(word, pmu_kind_shift(kind), pmu_kind_length(kind));
+}
+
 static void tally(CPUX86State *env, PMUTally *t)
 {
     for (unsigned set = 0; set < PMU_SETS; set++) {
         for (unsigned word = 0; word < PMU_WORDS; word++) {
-            t->gone[set][word] = env->pmu.granted[set][word] -
-                                 env->pmu.left[set][word];
+            t->gone[set][word] = env->pmu.filled[set][word] -
+                                 *budget_word(env, set, word);
         }
     }
 }
@@ -418,13 +436,13 @@ static void tally_unretired(CPUX86State *env, PMUTally *t, uintptr_t ra)
 {
     uint64_t data[INSN_START_WORDS];
     unsigned set = pmu_flags_set(current_flags(env));
-    unsigned words = pmu_level_words(pmu_flags_level(current_flags(env)));
+    PMULevel level = pmu_flags_level(current_flags(env));
 
     if (!cpu_unwind_state_data(env_cpu(env), ra, data)) {
         return;
     }
-    for (unsigned word = 0; word < words; word++) {
-        t->gone[set][word] -= pmu_packed_word(data[2], word);
+    for (unsigned word = 0; word < PMU_WORDS; word++) {
+        t->gone[set][word] -= pmu_packed_word(data[2], word, level);
     }
 }
 
@@ -432,22 +450,20 @@ static void tally_unretired(CPUX86State *env, PMUTally *t, uintptr_t ra)
 static bool event_in_set(CPUX86State *env, const PMUEvent *ev,
                          unsigned set)
 {
-    if (!pmu_flags_set(env->pmu.tb_flags[3])) {
+    if (!has_private_set(env)) {
         return set == 0;
     }
-    return ev->privs & (set ? PMU_PRIV_USR : PMU_PRIV_OS);
+    return ev->privs & (set ? PMU_PRIV_OS : PMU_PRIV_USR);
 }
 
-static uint64_t kind_count(const int64_t *gone, unsigned kind)
+static uint64_t kind_count(CPUX86State *env, const PMUTally *t, unsigned set,
+                           PMUKind kind)
 {
-    int64_t word;
-
     if (kind == PMU_NO_KIND) {
         return 0;
     }
-    word = gone[pmu_kind_word(kind)];
-    return kind == PMU_INSN ? word : extract64(word, pmu_kind_shift(kind),
-                                               PMU_LANE_BITS);
+    return env->pmu.gone[set][kind] +
+           word_lane(t->gone[set][pmu_kind_word(kind)], kind);
 }
 
 static uint64_t event_count(CPUX86State *env, const PMUEvent *ev,
@@ -457,12 +473,23 @@ static uint64_t event_count(CPUX86State *env, const PMUEvent *ev,
 
     for (unsigned set = 0; set < PMU_SETS; set++) {
         if (event_in_set(env, ev, set)) {
-            count += kind_count(t->gone[set], ev->kind) -
-                     kind_count(t->gone[set], ev->less) +
-                     kind_count(t->gone[set], ev->more);
+            count += kind_count(env, t, set, ev->kind) -
+                     kind_count(env, t, set, ev->less) +
+                     kind_count(env, t, set, ev->more);
         }
     }
     return count;
+}
+
+/* Nothing has been counted down that the counters don't have. */
+static void forget(CPUX86State *env)
+{
+    memset(env->pmu.gone, 0, sizeof(env->pmu.gone));
+    for (unsigned set = 0; set < PMU_SETS; set++) {
+        for (unsigned word = 0; word < PMU_WORDS; word++) {
+            env->pmu.filled[set][word] = *budget_word(env, set, word);
+        }
+    }
 }
 
 /* Returns the counters that have overflowed. */
@@ -481,55 +508,80 @@ static uint64_t settle(CPUX86State *env, const PMUTally *t)
         }
         *counter = value & counter_mask();
     }
-    memcpy(env->pmu.granted, env->pmu.left, sizeof(env->pmu.granted));
+    forget(env);
     return overflowed;
 }
 
-/* Lower the budget of @kind in @set to @events, if it is more. */
-static void grant_at_most(CPUX86State *env, unsigned set, PMUKind kind,
-                          uint64_t events)
+/*
+ * Fill the words of @set with as much of what is granted as they hold.  The
+ * rest is for the next time.
+ */
+static void fill(CPUX86State *env, unsigned set)
 {
-    int64_t *word = &env->pmu.left[set][pmu_kind_word(kind)];
-    unsigned shift = pmu_kind_shift(kind);
+    unsigned kinds = MAX(pmu_level_kinds(pmu_flags_level(env->pmu.tb_flags[0])),
+                         pmu_level_kinds(pmu_flags_level(env->pmu.tb_flags[3])));
+    uint64_t words[PMU_WORDS] = { };
+    PMUTally t;
 
-    if (kind == PMU_INSN) {
-        *word = MIN(*word, events);
-    } else if (extract64(*word, shift, PMU_LANE_BITS) > events) {
-        *word = deposit64(*word, shift, PMU_LANE_BITS, events);
+    tally(env, &t);
+    for (unsigned kind = 0; kind < kinds; kind++) {
+        unsigned word = pmu_kind_word(kind);
+        int64_t *gone = &env->pmu.gone[set][kind];
+        int64_t rest;
+
+        *gone += word_lane(t.gone[set][word], kind);
+        rest = env->pmu.granted[set][kind] - *gone;
+        tcg_debug_assert(rest >= 0);
+        words[word] |= MIN(rest, pmu_kind_max(kind)) << pmu_kind_shift(kind);
+    }
+    for (unsigned word = 0; word < PMU_WORDS; word++) {
+        *budget_word(env, set, word) = words[word];
+        env->pmu.filled[set][word] = words[word];
     }
 }
 
-static void grant_event(CPUX86State *env, const PMUEvent *ev, uint64_t events)
+/* Lower what is granted of @kind in @set to @events, if it is more. */
+static void grant_at_most(CPUX86State *env, unsigned set, PMUKind kind,
+                          int64_t events)
 {
-    unsigned here = current_priv(env) == PMU_PRIV_USR;
-    bool private = pmu_flags_set(env->pmu.tb_flags[3]);
+    int64_t *granted = &env->pmu.granted[set][kind];
+
+    *granted = MIN(*granted, events);
+}
+
+static void grant_event(CPUX86State *env, const PMUEvent *ev, int64_t events)
+{
+    unsigned here = current_priv(env) == PMU_PRIV_OS;
+    bool private = has_private_set(env);
 
     if (private && ev->privs == (PMU_PRIV_OS | PMU_PRIV_USR)) {
-        uint64_t share = events >> PMU_SHARE_SHIFT;
+        int64_t share = events >> PMU_SHARE_SHIFT;
 
         grant_at_most(env, here, ev->kind, events - share);
         grant_at_most(env, !here, ev->kind, share);
     } else {
-        grant_at_most(env, private && ev->privs == PMU_PRIV_USR, ev->kind,
+        grant_at_most(env, private && ev->privs == PMU_PRIV_OS, ev->kind,
                       events);
     }
 }
 
+/* Call with nothing counted down that the counters don't have. */
 static void grant(CPUX86State *env)
 {
     unsigned bit;
 
     for (unsigned set = 0; set < PMU_SETS; set++) {
-        env->pmu.left[set][0] = PMU_INSN_MAX;
-        for (unsigned word = 1; word < PMU_WORDS; word++) {
-            env->pmu.left[set][word] = ~PMU_GUARDS;
+        for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
+            env->pmu.granted[set][kind] = PMU_UNLIMITED;
         }
     }
     FOREACH_COUNTER(env->pmu_config.counting, bit) {
         grant_event(env, counter_event(env, bit),
                     counter_mask() - *x86_pmu_counter(env, bit));
     }
-    memcpy(env->pmu.granted, env->pmu.left, sizeof(env->pmu.granted));
+    for (unsigned set = 0; set < PMU_SETS; set++) {
+        fill(env, set);
+    }
 }
 
 void x86_pmu_settle(CPUX86State *env)
@@ -544,6 +596,7 @@ void x86_pmu_settle(CPUX86State *env)
 void x86_pmu_restart(CPUX86State *env)
 {
     configure(env);
+    forget(env);
     grant(env);
 }
 
@@ -556,10 +609,10 @@ void x86_pmu_remap(CPUX86State *env)
 void x86_pmu_give_back(CPUX86State *env, uint32_t tb_flags, uint64_t packed)
 {
     unsigned set = pmu_flags_set(tb_flags);
-    unsigned words = pmu_level_words(pmu_flags_level(tb_flags));
+    PMULevel level = pmu_flags_level(tb_flags);
 
-    for (unsigned word = 0; word < words; word++) {
-        env->pmu.left[set][word] += pmu_packed_word(packed, word);
+    for (unsigned word = 0; word < PMU_WORDS; word++) {
+        *budget_word(env, set, word) += pmu_packed_word(packed, word, level);
     }
 }
 
@@ -626,13 +679,13 @@ static void retire_one(CPUX86State *env, unsigned cpl, uint64_t packed,
 {
     uint32_t tb_flags = env->pmu.tb_flags[cpl];
     unsigned set = pmu_flags_set(tb_flags);
-    unsigned words = pmu_level_words(pmu_flags_level(tb_flags));
+    PMULevel level = pmu_flags_level(tb_flags);
 
-    for (unsigned word = 0; word < words; word++) {
-        int64_t *left = &env->pmu.left[set][word];
+    for (unsigned word = 0; word < PMU_WORDS; word++) {
+        int64_t *left = budget_word(env, set, word);
 
-        *left -= pmu_packed_word(packed, word);
-        if (word == 0 ? *left < 0 : (*left & PMU_GUARDS) != 0) {
+        *left -= pmu_packed_word(packed, word, level);
+        if (*left & PMU_GUARDS) {
             env->pmu.ip = ip;
             env->pmu.load_address = 0;
             env->pmu.store_address = 0;
@@ -672,45 +725,45 @@ static uint64_t smallest_budget(CPUX86State *env)
 {
     uint32_t tb_flags = current_flags(env);
     unsigned set = pmu_flags_set(tb_flags);
-    unsigned words = pmu_level_words(pmu_flags_level(tb_flags));
-    uint64_t least = env->pmu.left[set][0];
+    unsigned kinds = pmu_level_kinds(pmu_flags_level(tb_flags));
+    uint64_t least = UINT64_MAX;
 
-    for (unsigned kind = PMU_INSN + 1; kind < PMU_KINDS; kind++) {
-        unsigned word = pmu_kind_word(kind);
-
-        if (word < words) {
-            least = MIN(least, extract64(env->pmu.left[set][word],
-                                         pmu_kind_shift(kind),
-                                         PMU_LANE_BITS));
-        }
+    for (unsigned kind = 0; kind < kinds; kind++) {
+        least = MIN(least, word_lane(*budget_word(env, set,
+                                                  pmu_kind_word(kind)), kind));
     }
     return least;
 }
 
 /*
  * A block of @insns instructions found a budget too small and has run none of
- * them: hand out new ones.  If they don't cover the block either, the next is
- * a final block, which ends behind the first instruction that they may not
- * cover.
+ * them: fill it up, or hand out new ones.  If they don't cover the block
+ * either, the next is a final block, which ends behind the first instruction
+ * that they may not cover.
+ *
+ * Returns whether the block can run now.
  */
-void helper_pmu_split(CPUX86State *env, uint32_t cflags, uint32_t insns)
+uint32_t helper_pmu_split(CPUX86State *env, uint32_t cflags, uint32_t insns)
 {
     CPUState *cs = env_cpu(env);
     uint64_t fit;
 
+    fill(env, pmu_flags_set(current_flags(env)));
+    if (smallest_budget(env) >= insns) {
+        return true;
+    }
+    x86_pmu_settle(env);
+    fit = smallest_budget(env);
+    if (fit >= insns) {
+        return true;
+    }
     if (cflags & CF_USE_ICOUNT) {
         cs->neg.icount_decr.u16.low += insns;
     }
-
-    x86_pmu_settle(env);
-    fit = smallest_budget(env);
-    if (fit < insns) {
-        cs->cflags_next_tb = (cflags & ~CF_COUNT_MASK) |
-                             CF_NO_GOTO_TB | CF_NO_GOTO_PTR |
-                             MIN(fit + 1, CF_COUNT_MASK);
-    } else if (cflags & (CF_NOIRQ | CF_COUNT_MASK)) {
-        cs->cflags_next_tb = cflags;
-    }
+    cs->cflags_next_tb = (cflags & ~CF_COUNT_MASK) |
+                         CF_NO_GOTO_TB | CF_NO_GOTO_PTR |
+                         MIN(fit + 1, CF_COUNT_MASK);
+    return false;
 }
 
 /* ---- MSRs ---- */
