@@ -71,10 +71,10 @@ def loopback():
 
 
 class Host:
-    """To be used inside an island."""
+    """To be used inside an island. conf is qemu.conf, mounts a script for its mount namespace."""
 
-    def __init__(self, folder, timeout=0):
-        self.folder, self.timeout = Path(folder), timeout
+    def __init__(self, folder, timeout=0, conf=QEMU_CONF, mounts=''):
+        self.folder, self.timeout, self.conf, self.mounts = Path(folder), timeout, conf, mounts
         self.run = self.folder / 'run'
         self.place = self.run / PLACE.relative_to('/run')   # as seen from elsewhere
         self.processes = []
@@ -86,7 +86,8 @@ class Host:
         self.configure()
         self.holder = subprocess.Popen(
             ['unshare', '--mount', '--propagation', 'private', '--', 'sh', '-c',
-             'mount --bind "$0" /run && echo ready && exec sleep infinity', self.run],
+             f'set -e\nmount --bind "$0" /run\n{self.mounts}\necho ready\nexec sleep infinity',
+             self.run],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         self.processes.append(self.holder)
         if self.holder.stdout.readline() != 'ready\n':
@@ -106,7 +107,7 @@ class Host:
         etc = self.place / 'etc/libvirt'
         for folder in (etc, self.place / 'var/run', self.folder / 'cache'):
             folder.mkdir(parents=True, exist_ok=True)
-        (etc / 'qemu.conf').write_text(QEMU_CONF, encoding='utf-8')
+        (etc / 'qemu.conf').write_text(self.conf, encoding='utf-8')
         if not (etc / 'virtqemud.conf').exists():   # libvirt knows hosts by this
             (etc / 'virtqemud.conf').write_text(f'host_uuid = "{uuid.uuid4()}"\n',
                                                 encoding='utf-8')

@@ -1361,6 +1361,10 @@ static int private_memory(unsigned number)
  */
 static int encrypt_op(Vm *vm, struct kvm_sev_cmd *command)
 {
+    if (!command) {                 /* no command: is there encryption? */
+        note("vm KVM_MEMORY_ENCRYPT_OP, without one");
+        return vm->tdx ? -EFAULT : host.sev ? 0 : -ENOTTY;
+    }
     note("vm KVM_MEMORY_ENCRYPT_OP %u", command->id);
     if (vm->tdx) {
         return tdx_op((const void *)command);

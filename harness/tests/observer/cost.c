@@ -1,30 +1,41 @@
 /*
- * Shows that qemu-pebs-helper has its BPF program run only for a client
+ * Shows what qemu-pebs-helper costs at VM entries: nothing without a client,
+ * one lookup for a thread that nobody watches
  *
  *     cost SOCKET HELPER [ARGUMENT...]
  *
  * Starts the helper, is its client, and has the kernel tell which BPF programs
- * are attached meanwhile.  Prints each check that fails.
+ * are attached meanwhile, what its function calls, and what the program became
+ * in it.  Prints each check that fails.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #define _GNU_SOURCE
 #include <bpf/bpf.h>
+#include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "../../../include/system/pebs-helper.h"
+#include "unwatched.h"
 
 #define PATIENCE_MS     20000
 #define TICK_MS         20
+#define TRACING         "/sys/kernel/tracing"
+#define HOOKED          "perf_guest_get_msrs"
+#define MAX_MAPS        8
+/* The thread's number, its lookup, and what is around them */
+#define MAX_INSTRUCTIONS    24
 
 static int failures;
 
@@ -36,16 +47,21 @@ static void check(bool good, const char *what)
     }
 }
 
+static bool program_info(__u32 program, struct bpf_prog_info *info)
+{
+    __u32 size = sizeof(*info);
+    int fd = bpf_prog_get_fd_by_id(program);
+    bool good = fd >= 0 && bpf_obj_get_info_by_fd(fd, info, &size) == 0;
+
+    close(fd);
+    return good;
+}
+
 static bool is_observer(__u32 program)
 {
     struct bpf_prog_info info = {};
-    __u32 size = sizeof(info);
-    int fd = bpf_prog_get_fd_by_id(program);
-    bool found = fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
-                 !strcmp(info.name, "pebs_vm_entry");
 
-    close(fd);
-    return found;
+    return program_info(program, &info) && !strcmp(info.name, "pebs_vm_entry");
 }
 
 /* The helper's program: how many there are, and how often they are attached */
@@ -76,6 +92,78 @@ static int count_links(void)
         close(fd);
     }
     return count;
+}
+
+/* Whether the kernel's function calls anything that isn't its own: 0 or 1 */
+static int is_hooked(void)
+{
+    FILE *functions = fopen(TRACING "/enabled_functions", "r");
+    char line[1024];
+    int found = 0;
+
+    check(functions, "told which functions are traced");
+    while (functions && fgets(line, sizeof(line), functions)) {
+        found |= !strncmp(line, HOOKED " ", strlen(HOOKED " "));
+    }
+    if (functions) {
+        fclose(functions);
+    }
+    return found;
+}
+
+static __u32 find_map(const __u32 *ids, unsigned count, const char *name)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct bpf_map_info info = {};
+        __u32 size = sizeof(info);
+        int fd = bpf_map_get_fd_by_id(ids[i]);
+        bool found = fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &size) == 0 &&
+                     !strcmp(info.name, name);
+
+        close(fd);
+        if (found) {
+            return ids[i];
+        }
+    }
+    return 0;
+}
+
+/* The program as the kernel has it, for a thread that isn't watched */
+static void check_path(__u32 program)
+{
+    struct bpf_insn insns[BPF_MAXINSNS];
+    __u32 maps[MAX_MAPS];
+    struct bpf_prog_info info = {
+        .xlated_prog_insns = (uintptr_t)insns,
+        .xlated_prog_len = sizeof(insns),
+        .map_ids = (uintptr_t)maps,
+        .nr_map_ids = MAX_MAPS,
+    };
+    struct unwatched_path path;
+    __u32 watched;
+
+    check(program_info(program, &info) && info.xlated_prog_insns,
+          "told what the program is");
+    watched = find_map(maps, info.nr_map_ids, "watched");
+    check(watched, "told which map it looks in");
+    check(unwatched_follow(insns, info.xlated_prog_len / sizeof(insns[0]),
+                           watched, &path),
+          "one way for all threads that nobody watches");
+    check(path.lookups == 1, "one lookup for a thread that nobody watches");
+    check(path.others == 1, "nothing called but for the thread's number");
+    check(path.elsewhere == 0, "no memory read but for the lookup");
+    check(path.instructions <= MAX_INSTRUCTIONS, "short");
+}
+
+/* The latest: another helper may be idle here. */
+static __u32 find_program(void)
+{
+    __u32 id = 0, found = 0;
+
+    while (bpf_prog_get_next_id(id, &id) == 0) {
+        found = is_observer(id) ? id : found;
+    }
+    return found;
 }
 
 static bool becomes(int (*count)(void), int wanted)
@@ -126,9 +214,11 @@ static void be_client(const char *path, int programs)
 
     check(first >= 0, "connected");
     check(count_programs() == programs + 1, "loaded once");
-    check(count_links() == 0, "unattached before a client's first request");
+    check(count_links() == 0 && !is_hooked(),
+          "unattached before a client's first request");
     check(ask(first, PEBS_HELPER_HELLO, PEBS_HELPER_VERSION, 1), "served");
-    check(count_links() == 1, "attached for a client");
+    check(count_links() == 1 && is_hooked(), "attached for a client");
+    check_path(find_program());
     check(ask(first, PEBS_HELPER_WATCH, 0, syscall(SYS_gettid)), "watched");
     second = connect_to(path);
     check(ask(second, PEBS_HELPER_HELLO, PEBS_HELPER_VERSION, 1),
@@ -139,7 +229,17 @@ static void be_client(const char *path, int programs)
     check(ask(second, PEBS_HELPER_WATCH, 0, syscall(SYS_gettid)) &&
           count_links() == 1, "attached for the one that is left");
     close(second);
-    check(becomes(count_links, 0), "unattached after the last client");
+    check(becomes(count_links, 0) && becomes(is_hooked, 0),
+          "unattached after the last client");
+}
+
+/* For this process and the helper, unless all have it already */
+static bool mount_tracing(void)
+{
+    return unshare(CLONE_NEWNS) == 0 &&
+           mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           (mount("tracefs", TRACING, "tracefs", 0, NULL) == 0 ||
+            errno == EBUSY);
 }
 
 int main(int argc, char **argv)
@@ -149,6 +249,10 @@ int main(int argc, char **argv)
 
     if (argc < 3) {
         return 1;
+    }
+    if (!mount_tracing()) {
+        fprintf(stderr, "cost: no %s: %s\n", TRACING, strerror(errno));
+        return 2;
     }
     programs = count_programs();
     if (count_links()) {
