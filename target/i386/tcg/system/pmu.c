@@ -579,8 +579,9 @@ static void grant(CPUX86State *env)
         grant_event(env, counter_event(env, bit),
                     counter_mask() - *x86_pmu_counter(env, bit));
     }
-    for (unsigned set = 0; set < PMU_SETS; set++) {
-        fill(env, set);
+    fill(env, 0);
+    if (has_private_set(env)) {
+        fill(env, 1);
     }
 }
 
