@@ -512,14 +512,22 @@ static uint64_t settle(CPUX86State *env, const PMUTally *t)
     return overflowed;
 }
 
+/* The kinds that are counted down at either privilege level. */
+static unsigned kinds_in_use(CPUX86State *env)
+{
+    PMULevel os = pmu_flags_level(env->pmu.tb_flags[0]);
+    PMULevel usr = pmu_flags_level(env->pmu.tb_flags[3]);
+
+    return pmu_level_kinds(MAX(os, usr));
+}
+
 /*
  * Fill the words of @set with as much of what is granted as they hold.  The
  * rest is for the next time.
  */
 static void fill(CPUX86State *env, unsigned set)
 {
-    unsigned kinds = MAX(pmu_level_kinds(pmu_flags_level(env->pmu.tb_flags[0])),
-                         pmu_level_kinds(pmu_flags_level(env->pmu.tb_flags[3])));
+    unsigned kinds = kinds_in_use(env);
     uint64_t words[PMU_WORDS] = { };
     PMUTally t;
 
