@@ -13,11 +13,11 @@ FAKE = Path(os.environ.get('PEBS_HELPER_FAKE') or BUILD / 'qemu/tools/i386/qemu-
 PATIENCE = 20           # seconds: the machine may be busy
 
 
-def until(what, condition):
+def until(what, condition, patience=PATIENCE):
     """The condition's value, once it is true."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (value := condition()):
-        assert time.monotonic() < deadline, f'{what}: not in {PATIENCE} s'
+        assert time.monotonic() < deadline, f'{what}: not in {patience} s'
         time.sleep(0.02)
     return value
 
