@@ -12,7 +12,8 @@
  * The plugin API tells of each attempt to execute an instruction. What it
  * counts as is added at once, and taken back if it turns out not to retire:
  *   - an instruction whose fault is delivered: the delivery's address is its
- *     own. One that traps (INT n, INT3, INT1) has retired there.
+ *     own. One that traps (INT n, INT3, INT1) has retired there, unless its
+ *     own exception has raised another.
  *   - a string instruction that is not finished: its next pass, or what
  *     interrupts it, has its own address again. What it has accessed stays
  *     with it, as its last pass needn't access anything.
@@ -89,7 +90,7 @@ typedef struct VCPU {
     Program *program;
     const Insn *last;       /* attempted, and nothing known of its end */
     uint32_t added;         /* the events that it has been counted as */
-    bool raised;            /* an exception was raised since */
+    unsigned int raised;    /* exceptions since */
     struct qemu_plugin_register *cr3, *rax;
 } VCPU;
 
@@ -270,7 +271,7 @@ static void attempt(unsigned int index, void *userdata)
     const Insn *insn = userdata, *last = vcpu->last;
     bool again = last && last->pc == insn->pc && insn->class.flow != JUMPING;
 
-    vcpu->raised = false;
+    vcpu->raised = 0;
     if (again && last == insn && insn->class.flow == REPEATED) {
         return;                             /* its next pass */
     }
@@ -344,7 +345,7 @@ static void raised(unsigned int index, enum qemu_plugin_discon_type type,
 {
     VCPU *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
 
-    vcpu->raised = true;
+    vcpu->raised++;
 }
 
 /* Whether a delivery at @from keeps the last instruction from retiring. */
@@ -355,7 +356,7 @@ static bool is_unfinished(const VCPU *vcpu, uint64_t from)
     }
     switch (vcpu->last->class.flow) {
     case TRAPPING:
-        return false;
+        return vcpu->raised > 1;
     case JUMPING:
         return vcpu->raised;
     default:
