@@ -1,23 +1,29 @@
 /*
- * Counts the user instructions that chosen programs retire
+ * Counts what the instructions are that chosen user programs retire
  *
  *     -plugin libretired.so,out=FILE[,base=ADDRESS][,stride=BYTES]
  *
  * A program is chosen by where it is linked: number N has its first
  * instruction in the N-th stride from the base, where nothing else in the
  * guest is. From then on its address space is counted, whatever it executes.
- * When it ends with exit or exit_group, a line "N INSTRUCTIONS" is written;
- * that system call counts.
+ * When it ends with exit or exit_group, a line with its number and its counts
+ * is written; that system call counts. The file's first line names the counts.
  *
- * The plugin API tells of each attempt to execute an instruction. What is
- * taken back:
+ * The plugin API tells of each attempt to execute an instruction. What it
+ * counts as is added at once, and taken back if it turns out not to retire:
  *   - an instruction whose fault is delivered: the delivery's address is its
- *     own. One that traps (INT n, INT3, INT1) has retired there.
+ *     own. One that traps (INT n, INT3, INT1) has retired there, unless its
+ *     own exception has raised another.
  *   - a string instruction that is not finished: its next pass, or what
- *     interrupts it, has its own address again.
+ *     interrupts it, has its own address again. What it has accessed stays
+ *     with it, as its last pass needn't access anything.
  *   - one that is started over without anything in between: after a write into
  *     its own block, a split lock, an access to a device. A branch may be its
  *     own successor, so it is never taken back this way.
+ *
+ * A conditional branch is taken if what comes next isn't what lies behind it.
+ * Loads and stores are those that the API tells of, but for the kernel's
+ * memory: there the CPU reads descriptors, which no user program can.
  *
  * The API's callback for exceptions names an address that need not be up to
  * date; the one for interrupts is called again at each delivery, of exceptions
@@ -34,29 +40,46 @@
 
 #include <qemu-plugin.h>
 
+#include "events.h"
+
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
 
 #define USER_LIMIT      0x800000000000ull
 #define CR3_TABLE       0x000ffffffffff000ull
+#define ACCESSES        (EVENT(LOAD) | EVENT(STORE) | EVENT(MEMORY))
 #define MAX_PROGRAMS    64
 #define NR_EXIT         60
 #define NR_EXIT_GROUP   231
 
-typedef enum Kind {
-    PLAIN,
-    STRING,         /* with a REP prefix: executed once per pass */
-    BRANCH,         /* may be its own successor */
-    TRAP,           /* delivers an exception, and has retired */
-} Kind;
+static const char *const names[EVENTS] = {
+    [INSTRUCTION] = "instruction",
+    [BRANCH] = "branch",
+    [COND] = "cond",
+    [COND_TAKEN] = "cond-taken",
+    [COND_NTAKEN] = "cond-ntaken",
+    [NEAR_TAKEN] = "near-taken",
+    [NEAR_CALL] = "near-call",
+    [NEAR_RETURN] = "near-return",
+    [FAR_BRANCH] = "far-branch",
+    [INDIRECT] = "indirect",
+    [LOAD] = "load",
+    [STORE] = "store",
+    [MEMORY] = "memory",
+};
 
 typedef struct Insn {
     uint64_t pc;
-    Kind kind;
+    uint64_t behind;        /* the address of what follows it in memory */
+    Class class;
 } Insn;
 
 typedef struct Program {
     uint64_t cr3;           /* 0: does not run */
-    int64_t count;
+    int64_t counts[EVENTS];
+
+    /* A string instruction that was interrupted, and its accesses so far */
+    uint64_t interrupted;
+    uint32_t accesses;
 } Program;
 
 typedef struct VCPU {
@@ -66,7 +89,8 @@ typedef struct VCPU {
 
     Program *program;
     const Insn *last;       /* attempted, and nothing known of its end */
-    bool raised;            /* an exception was raised since */
+    uint32_t added;         /* the events that it has been counted as */
+    unsigned int raised;    /* exceptions since */
     struct qemu_plugin_register *cr3, *rax;
 } VCPU;
 
@@ -76,64 +100,9 @@ static Program programs[MAX_PROGRAMS];
 static uint64_t base = 0x60000000, stride = 0x1000000;
 static FILE *out;
 static GMutex lock;         /* of the programs, and of the file */
-static GHashTable *insns;   /* by address and kind: blocks come and go */
+static GHashTable *insns;   /* a set: blocks come and go */
 
 /* ---- what an instruction is ---- */
-
-static bool is_prefix(uint8_t byte, bool *rep)
-{
-    switch (byte) {
-    case 0xf2:
-    case 0xf3:
-        *rep = true;
-        return true;
-    case 0x26: case 0x2e: case 0x36: case 0x3e: case 0x64 ... 0x67: case 0xf0:
-    case 0x40 ... 0x4f:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static Kind two_byte_kind(uint8_t opcode)
-{
-    switch (opcode) {
-    case 0x05: case 0x07:                   /* SYSCALL, SYSRET */
-    case 0x34: case 0x35:                   /* SYSENTER, SYSEXIT */
-    case 0x80 ... 0x8f:                     /* Jcc */
-        return BRANCH;
-    default:
-        return PLAIN;
-    }
-}
-
-static Kind kind_of(const uint8_t *code, size_t size)
-{
-    bool rep = false;
-    size_t i = 0;
-
-    while (i + 1 < size && is_prefix(code[i], &rep)) {
-        i++;
-    }
-    switch (code[i]) {
-    case 0x0f:
-        return i + 1 < size ? two_byte_kind(code[i + 1]) : PLAIN;
-    case 0x6c ... 0x6f: case 0xa4 ... 0xa7: case 0xaa ... 0xaf:
-        return rep ? STRING : PLAIN;
-    case 0x70 ... 0x7f:                     /* Jcc */
-    case 0xc2: case 0xc3: case 0xca: case 0xcb: case 0xcf:  /* returns */
-    case 0xe0 ... 0xe3:                     /* LOOP, JRCXZ */
-    case 0xe8: case 0xe9: case 0xeb:        /* CALL, JMP */
-        return BRANCH;
-    case 0xff:                              /* CALL and JMP, groups 2 to 5 */
-        return i + 1 < size && (code[i + 1] >> 3 & 7) >= 2 &&
-               (code[i + 1] >> 3 & 7) <= 5 ? BRANCH : PLAIN;
-    case 0xcc: case 0xcd: case 0xf1:
-        return TRAP;
-    default:
-        return PLAIN;
-    }
-}
 
 static bool is_syscall(const uint8_t *code, size_t size)
 {
@@ -147,21 +116,43 @@ static bool writes_cr3(const uint8_t *code, size_t size)
            (code[size - 1] >> 3 & 7) == 3;
 }
 
-/* The same object for the same instruction, for good. */
-static const Insn *intern(uint64_t pc, Kind kind)
+/* Taken or not, it goes to what lies behind it: nobody can tell. */
+static bool hides_its_way(const uint8_t *code, size_t size, Class class)
 {
-    uint64_t key = pc << 2 | kind;
+    static const uint8_t nowhere[4];
+    size_t length = size >= 6 ? 4 : 1;
+
+    return (class.events & EVENT(COND)) &&
+           !memcmp(code + size - length, nowhere, length);
+}
+
+static guint insn_hash(gconstpointer key)
+{
+    const Insn *insn = key;
+
+    return g_int64_hash(&insn->pc);
+}
+
+static gboolean insn_equal(gconstpointer one, gconstpointer other)
+{
+    const Insn *a = one, *b = other;
+
+    return a->pc == b->pc && a->behind == b->behind &&
+           a->class.flow == b->class.flow &&
+           a->class.events == b->class.events;
+}
+
+/* The same object for the same instruction, for good. */
+static const Insn *intern(const Insn *wanted)
+{
     Insn *insn;
 
     g_mutex_lock(&lock);
-    insn = g_hash_table_lookup(insns, &key);
+    insn = g_hash_table_lookup(insns, wanted);
     if (!insn) {
-        uint64_t *copy = g_new(uint64_t, 1);
-
-        *copy = key;
         insn = g_new(Insn, 1);
-        *insn = (Insn) { .pc = pc, .kind = kind };
-        g_hash_table_insert(insns, copy, insn);
+        *insn = *wanted;
+        g_hash_table_add(insns, insn);
     }
     g_mutex_unlock(&lock);
     return insn;
@@ -216,22 +207,120 @@ static void look_up(unsigned int index, void *userdata)
 
 /* ---- counting ---- */
 
-static void add(VCPU *vcpu, int64_t number)
+static void add(Program *program, uint32_t events, int64_t number)
 {
-    __atomic_fetch_add(&vcpu->program->count, number, __ATOMIC_RELAXED);
+    for (int event = 0; event < EVENTS; event++) {
+        if (events & EVENT(event)) {
+            __atomic_fetch_add(&program->counts[event], number,
+                               __ATOMIC_RELAXED);
+        }
+    }
+}
+
+/* The last instruction is that, if it retires; once however often it is. */
+static void counts_as(VCPU *vcpu, uint32_t events)
+{
+    add(vcpu->program, events & ~vcpu->added, 1);
+    vcpu->added |= events;
+}
+
+static void take_back(VCPU *vcpu)
+{
+    add(vcpu->program, vcpu->added, -1);
+    vcpu->added = 0;
+}
+
+/* The last instruction has retired, and @next is executed next. */
+static void retire(VCPU *vcpu, uint64_t next)
+{
+    if (!(vcpu->last->class.events & EVENT(COND))) {
+        return;
+    }
+    counts_as(vcpu, next == vcpu->last->behind ? EVENT(COND_NTAKEN)
+                    : EVENT(COND_TAKEN) | EVENT(NEAR_TAKEN));
+}
+
+/* A string instruction goes on later with what it has accessed. */
+static void interrupt_string(VCPU *vcpu)
+{
+    vcpu->program->interrupted = vcpu->last->pc;
+    vcpu->program->accesses = vcpu->added & ACCESSES;
+}
+
+static void resume_string(VCPU *vcpu)
+{
+    if (vcpu->program->interrupted == vcpu->last->pc) {
+        counts_as(vcpu, vcpu->program->accesses);
+        vcpu->program->interrupted = 0;
+    }
+}
+
+static void begin(VCPU *vcpu, const Insn *insn)
+{
+    vcpu->last = insn;
+    vcpu->added = 0;
+    counts_as(vcpu, insn->class.events);
+    if (insn->class.flow == REPEATED) {
+        resume_string(vcpu);
+    }
 }
 
 static void attempt(unsigned int index, void *userdata)
 {
     VCPU *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
+    const Insn *insn = userdata, *last = vcpu->last;
+    bool again = last && last->pc == insn->pc && insn->class.flow != JUMPING;
+
+    vcpu->raised = 0;
+    if (again && last == insn && insn->class.flow == REPEATED) {
+        return;                             /* its next pass */
+    }
+    if (again) {
+        take_back(vcpu);
+    } else if (last) {
+        retire(vcpu, insn->pc);
+    }
+    begin(vcpu, insn);
+}
+
+static void accessed(unsigned int index, qemu_plugin_meminfo_t info,
+                     uint64_t address, void *userdata)
+{
+    VCPU *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
+
+    if (vcpu->last && address < USER_LIMIT) {
+        counts_as(vcpu, EVENT(MEMORY) | (qemu_plugin_mem_is_store(info)
+                                         ? EVENT(STORE) : EVENT(LOAD)));
+    }
+}
+
+static void give_up(unsigned int index, void *userdata)
+{
     const Insn *insn = userdata;
 
-    if (vcpu->last && vcpu->last->pc == insn->pc && insn->kind != BRANCH) {
-        add(vcpu, -1);
+    fprintf(stderr, "retired: whether the branch at %#" PRIx64
+            " is taken can't be told\n", insn->pc);
+    exit(1);
+}
+
+static void write_names(void)
+{
+    fprintf(out, "program");
+    for (int event = 0; event < EVENTS; event++) {
+        fprintf(out, " %s", names[event]);
     }
-    add(vcpu, 1);
-    vcpu->last = insn;
-    vcpu->raised = false;
+    fprintf(out, "\n");
+    fflush(out);
+}
+
+static void write_counts(const Program *program)
+{
+    fprintf(out, "%td", program - programs);
+    for (int event = 0; event < EVENTS; event++) {
+        fprintf(out, " %" PRId64, program->counts[event]);
+    }
+    fprintf(out, "\n");
+    fflush(out);
 }
 
 static void end_program(unsigned int index, void *userdata)
@@ -243,9 +332,7 @@ static void end_program(unsigned int index, void *userdata)
         return;
     }
     g_mutex_lock(&lock);
-    fprintf(out, "%td %" PRId64 "\n", vcpu->program - programs,
-            vcpu->program->count);
-    fflush(out);
+    write_counts(vcpu->program);
     vcpu->program->cr3 = 0;
     vcpu->program = NULL;
     vcpu->counted = false;
@@ -258,21 +345,42 @@ static void raised(unsigned int index, enum qemu_plugin_discon_type type,
 {
     VCPU *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
 
-    vcpu->raised = true;
+    vcpu->raised++;
+}
+
+/* Whether a delivery at @from keeps the last instruction from retiring. */
+static bool is_unfinished(const VCPU *vcpu, uint64_t from)
+{
+    if (vcpu->last->pc != from) {
+        return false;
+    }
+    switch (vcpu->last->class.flow) {
+    case TRAPPING:
+        return vcpu->raised > 1;
+    case JUMPING:
+        return vcpu->raised;
+    default:
+        return true;
+    }
 }
 
 static void delivered(unsigned int index, enum qemu_plugin_discon_type type,
                       uint64_t from, uint64_t to, void *userdata)
 {
     VCPU *vcpu = qemu_plugin_scoreboard_find(vcpus, index);
-    const Insn *last = vcpu->last;
 
-    vcpu->last = NULL;
-    if (!last || last->pc != from || last->kind == TRAP ||
-        (last->kind == BRANCH && !vcpu->raised)) {
+    if (!vcpu->last) {
         return;
     }
-    add(vcpu, -1);
+    if (!is_unfinished(vcpu, from)) {
+        retire(vcpu, from);
+    } else {
+        if (vcpu->last->class.flow == REPEATED) {
+            interrupt_string(vcpu);
+        }
+        take_back(vcpu);
+    }
+    vcpu->last = NULL;
 }
 
 /* ---- instrumenting ---- */
@@ -280,7 +388,10 @@ static void delivered(unsigned int index, enum qemu_plugin_discon_type type,
 static void instrument_user(struct qemu_plugin_insn *insn, uint64_t pc,
                             const uint8_t *code, size_t size)
 {
-    void *data = (void *)intern(pc, kind_of(code, size));
+    Class class = classify(code, size);
+    void *data = (void *)intern(&(Insn) {
+        .pc = pc, .behind = pc + size, .class = class,
+    });
 
     qemu_plugin_register_vcpu_insn_exec_cond_cb(
         insn, look_up, QEMU_PLUGIN_CB_R_REGS, QEMU_PLUGIN_COND_NE, stale, 0,
@@ -288,6 +399,13 @@ static void instrument_user(struct qemu_plugin_insn *insn, uint64_t pc,
     qemu_plugin_register_vcpu_insn_exec_cond_cb(
         insn, attempt, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_COND_NE, counted, 0,
         data);
+    qemu_plugin_register_vcpu_mem_cb(insn, accessed, QEMU_PLUGIN_CB_NO_REGS,
+                                     QEMU_PLUGIN_MEM_RW, NULL);
+    if (hides_its_way(code, size, class)) {
+        qemu_plugin_register_vcpu_insn_exec_cond_cb(
+            insn, give_up, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_COND_NE,
+            counted, 0, data);
+    }
     if (is_syscall(code, size)) {
         qemu_plugin_register_vcpu_insn_exec_cond_cb(
             insn, end_program, QEMU_PLUGIN_CB_R_REGS, QEMU_PLUGIN_COND_NE,
@@ -360,7 +478,8 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
         fprintf(stderr, "retired: needs out=FILE, and a whole machine\n");
         return -1;
     }
-    insns = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
+    write_names();
+    insns = g_hash_table_new(insn_hash, insn_equal);
     vcpus = qemu_plugin_scoreboard_new(sizeof(VCPU));
     stale = qemu_plugin_scoreboard_u64_in_struct(vcpus, VCPU, stale);
     counted = qemu_plugin_scoreboard_u64_in_struct(vcpus, VCPU, counted);
