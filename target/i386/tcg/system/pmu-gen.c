@@ -91,7 +91,7 @@ static const struct {
     { "fxrstor",          BIT(PMU_LOAD), true },
     { "fxsave",           BIT(PMU_STORE), true },
     { "xrstor",           BIT(PMU_LOAD), true },
-    { "xsave",            BIT(PMU_STORE), true },
+    { "xsave",            BIT(PMU_LOAD) | BIT(PMU_STORE), true },
     { "bound",            BIT(PMU_LOAD), true },
     { "bndldx",           BIT(PMU_LOAD), true },
     { "bndstx",           BIT(PMU_STORE), true },
