@@ -17,6 +17,7 @@ is the host's instructions for each of the guest's, which a plugin counts: a
 few more in each block, the same in both.
 """
 
+import collections
 import os
 import re
 import shutil
@@ -26,7 +27,15 @@ import tempfile
 from guestlib import FIRMWARE, KERNEL_ARGUMENTS
 
 TIMEOUT = 1800
+# 2 to that power nanoseconds of virtual time for each instruction, about what
+# TCG takes to boot. Were it faster, the kernel would mostly calibrate its timer:
+# it executes PAUSE for 100 ms, and each leaves TCG's loop.
+PACE = 3
 KERNEL_END = ('rdinit=/none', 'nokaslr', 'panic=-1')
+
+Machine = collections.namedtuple('Machine', 'qemu cpu append')
+# host instructions for each of the guest's; what the kernel printed
+Boot = collections.namedtuple('Boot', 'cost kernel_log')
 
 
 class CountError(Exception):
@@ -42,45 +51,48 @@ def plugin(qemu):
     return os.path.join(os.path.dirname(qemu), 'tests/tcg/plugins/libbb.so')
 
 
-def command(qemu, cpu, kernel, log):
+def command(machine, kernel, log):
     line = ['valgrind', '--tool=exp-bbv', '--instr-count-only=yes',
             '--bb-out-file=/dev/null', '--smc-check=all-non-file',
-            f'--log-file={log}', qemu]
+            f'--log-file={log}', machine.qemu]
     for folder in filter(os.path.isdir, FIRMWARE):
         line += ['-L', folder]
     return line + [
         '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
-        '-machine', 'pc,hpet=off', '-accel', 'tcg', '-cpu', cpu,
-        '-m', '512M', '-icount', 'shift=0',
-        '-plugin', f'{plugin(qemu)},inline=on', '-d', 'plugin', '-D', f'{log}.guest',
-        '-kernel', kernel, '-append', ' '.join((*KERNEL_ARGUMENTS,
-                                                *KERNEL_END))]
+        '-machine', 'pc,hpet=off', '-accel', 'tcg', '-cpu', machine.cpu,
+        '-m', '512M', '-icount', f'shift={PACE}',
+        '-plugin', f'{plugin(machine.qemu)},inline=on',
+        '-d', 'plugin', '-D', f'{log}.guest', '-serial', f'file:{log}.kernel',
+        '-kernel', kernel,
+        '-append', ' '.join((*KERNEL_ARGUMENTS, *KERNEL_END,
+                             *machine.append))]
 
 
-def read_counts(log, pattern):
-    with open(log, encoding='utf-8', errors='replace') as file:
-        return [int(n) for n in re.findall(pattern, file.read())]
+def read_text(path):
+    with open(path, encoding='utf-8', errors='replace') as file:
+        return file.read()
 
 
-def read_cost(log):
+def read_counts(path, pattern):
+    return [int(n) for n in re.findall(pattern, read_text(path))]
+
+
+def read_boot(log):
     """Of the vCPU's thread, by far the busiest: the others wait, or poll."""
     host = max(read_counts(log, r'Total instructions: (\d+)'))
     guest, = read_counts(f'{log}.guest', r'Total: .*insns: (\d+)')
-    return host / guest
+    return Boot(host / guest, read_text(f'{log}.kernel'))
 
 
-def costs(machines, kernel):
-    """
-    Host instructions for each of the guest's, in one boot of each (binary,
-    CPU), all at once.
-    """
+def count(machines, kernel):
+    """A Boot of each Machine, all at once."""
     with tempfile.TemporaryDirectory(prefix='bench-') as folder:
         logs = [os.path.join(folder, f'log{i}') for i in range(len(machines))]
-        running = [subprocess.Popen(command(qemu, cpu, kernel, log),
+        running = [subprocess.Popen(command(machine, kernel, log),
                                     stdin=subprocess.DEVNULL,
                                     stdout=subprocess.DEVNULL,
                                     stderr=subprocess.DEVNULL)
-                   for (qemu, cpu), log in zip(machines, logs)]
+                   for machine, log in zip(machines, logs)]
         try:
             for process in running:
                 if process.wait(TIMEOUT):
@@ -94,4 +106,4 @@ def costs(machines, kernel):
                 if process.poll() is None:
                     process.kill()
                     process.wait()
-        return [read_cost(log) for log in logs]
+        return [read_boot(log) for log in logs]
