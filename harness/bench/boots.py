@@ -11,8 +11,7 @@ busy with timer interrupts, more of them in the slower of two runs. So both
 have virtual time, in which an interrupt comes after so many instructions of
 the guest: -icount, whose own code is in both counts. Two boots of one QEMU
 run a few ten-thousandths more or fewer of the guest's instructions then, by
-how long they idled, and now and then a hundred thousand accesses more to an
-HPET: so there is none. What is compared is the host's instructions for each of
+how long they idled. What is compared is the host's instructions for each of
 the guest's, which a plugin counts: a few more in each block, the same in both.
 """
 
@@ -30,9 +29,12 @@ TIMEOUT = 1800
 # TCG takes to boot. Were it faster, the kernel would mostly calibrate its timer:
 # it executes PAUSE for 100 ms, and each leaves TCG's loop.
 PACE = 3
-# Linux's self-tests of ciphers take a fifth of a boot, and not always the same.
-STEADY = ('cryptomgr.notests',)
-KERNEL_END = ('rdinit=/none', 'nokaslr', 'panic=-1', *STEADY)
+# What makes one boot like another: Linux accesses an HPET a hundred thousand
+# times more in some, and its self-tests of ciphers take a fifth of a boot, not
+# always the same.
+NO_HPET = ('-machine', 'hpet=off')
+NO_SELF_TESTS = 'cryptomgr.notests'
+KERNEL_END = ('rdinit=/none', 'nokaslr', 'panic=-1', NO_SELF_TESTS)
 
 Machine = collections.namedtuple('Machine', 'qemu cpu append')
 # host instructions for each of the guest's; what the kernel printed
@@ -60,7 +62,7 @@ def command(machine, kernel, log):
         line += ['-L', folder]
     return line + [
         '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
-        '-machine', 'pc,hpet=off', '-accel', 'tcg', '-cpu', machine.cpu,
+        '-machine', 'pc', *NO_HPET, '-accel', 'tcg', '-cpu', machine.cpu,
         '-m', '512M', '-icount', f'shift={PACE}',
         '-plugin', f'{plugin(machine.qemu)},inline=on',
         '-d', 'plugin', '-D', f'{log}.guest', '-serial', f'file:{log}.kernel',

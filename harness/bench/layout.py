@@ -2,8 +2,8 @@
 """Guests that lie alike in their host's memory.
 
 Which stores of generated code a host takes at once depends on where the CPU's
-state begins within a cache line: a quarter of a loop's time, in one QEMU as in
-another. malloc() decides it, so QEMU is started with names of different lengths
+state begins within a cache line: up to a fifth of a loop's time, in one QEMU as
+in another. malloc() decides it, so QEMU is started with names of different lengths
 until it comes out as wanted.
 """
 
