@@ -11,6 +11,13 @@
 #include "tcg/tcg.h"
 #include "pmu-budget.h"
 
+typedef struct PMUGenInsn {
+    /* Its insn_start operation */
+    TCGOp *start;
+    /* What it is, a bit for each PMUKind */
+    uint16_t kinds;
+} PMUGenInsn;
+
 /* What is known of the block that is being translated. */
 typedef struct PMUGen {
     PMULevel level;
@@ -23,10 +30,9 @@ typedef struct PMUGen {
     uint16_t branch_kinds;
     /* What the next jump gives back */
     uint16_t edge_kinds;
-    /* Budget code goes in behind this operation. */
+    /* Budget code goes in behind this operation, or first of all. */
     TCGOp *entry;
-    /* The kinds of each instruction, a bit each. */
-    uint16_t kinds[TCG_MAX_INSNS];
+    PMUGenInsn insns[TCG_MAX_INSNS];
 } PMUGen;
 
 /* Whether the block counts memory accesses. */

@@ -8,6 +8,7 @@
 #define I386_TCG_PMU_H
 
 #include "cpu.h"
+#include "exec/translation-block.h"
 
 /* Width of every counter, in bits */
 #define PMU_COUNTER_BITS        48
@@ -25,6 +26,17 @@
  * record» asks for, or that would find no loads at all.
  */
 #define PMU_LOAD_LATENCY        64
+
+/*
+ * Whether a block of @insns instructions is a final one.  Such a block doesn't
+ * chain to another and has as many instructions as it is asked for, so that an
+ * overflow by the last of them is handled right there.
+ */
+static inline bool pmu_is_final(uint32_t cflags, unsigned insns)
+{
+    return (cflags & CF_NO_GOTO_TB) && (cflags & CF_NO_GOTO_PTR) &&
+           (cflags & CF_COUNT_MASK) == insns;
+}
 
 /* Outcome of an access to an MSR */
 typedef enum X86PMUAccess {
@@ -78,6 +90,12 @@ void x86_pmu_give_back(CPUX86State *env, uint32_t tb_flags, uint64_t packed);
  * counts it.
  */
 void x86_pmu_retire_interrupt(CPUX86State *env, unsigned cpl, uint64_t ip);
+
+/*
+ * TCGCPUOps::retire_budget_exit: grant what @tb counts down, or have it cut to
+ * what is left.
+ */
+bool x86_pmu_budget_exit(CPUState *cs, const TranslationBlock *tb);
 
 /* TCGCPUOps::retire_event: settle, and handle what has overflowed. */
 void x86_pmu_retire_event(CPUState *cs);

@@ -48,9 +48,11 @@ uint64_t pmc_map_physical(const PMCMap *map, uint64_t counters)
 {
     uint64_t physical = 0;
 
-    for (unsigned i = 0; i < PMC_COUNTERS; i++) {
-        if ((counters & index_mask(i)) && map->physical[i] != PMC_NONE) {
-            physical |= index_mask(map->physical[i]);
+    for (counters &= PMC_ALL; counters; counters &= counters - 1) {
+        unsigned at = map->physical[pmc_index(ctz64(counters))];
+
+        if (at != PMC_NONE) {
+            physical |= index_mask(at);
         }
     }
     return physical;
@@ -73,9 +75,10 @@ uint64_t pmc_map_crossed(const PMCMap *map, uint64_t counters)
 {
     uint64_t crossed = 0;
 
-    for (unsigned i = 0; i < PMC_COUNTERS; i++) {
-        if ((counters & index_mask(i)) && map->physical[i] != PMC_NONE &&
-            map->physical[i] != i) {
+    for (counters &= PMC_ALL; counters; counters &= counters - 1) {
+        unsigned i = pmc_index(ctz64(counters));
+
+        if (map->physical[i] != PMC_NONE && map->physical[i] != i) {
             crossed |= index_mask(i);
         }
     }

@@ -16,7 +16,7 @@
 #include "tcg/tcg-temp-internal.h"
 #include "exec/helper-proto.h"
 #include "exec/helper-gen.h"
-#include "exec/translation-block.h"
+#include "tcg/pmu.h"
 #include "tcg/pmu-gen.h"
 
 static intptr_t budget_offset(const PMUGen *pmu, unsigned word)
@@ -28,32 +28,25 @@ static intptr_t budget_offset(const PMUGen *pmu, unsigned word)
     return offsetof(CPUX86State, pmu.left[pmu->set][word]);
 }
 
-/*
- * Whether the instruction translated last ends a final block.  Such a block
- * doesn't chain to another and has as many instructions as it is asked for,
- * so that an overflow by the last of them is handled right there.
- */
+/* Whether the instruction translated last ends a final block. */
 static bool is_final(const DisasContextBase *db)
 {
-    uint32_t cflags = tb_cflags(db->tb);
-
-    return (cflags & CF_NO_GOTO_TB) && (cflags & CF_NO_GOTO_PTR) &&
-           (cflags & CF_COUNT_MASK) == db->num_insns;
+    return pmu_is_final(tb_cflags(db->tb), db->num_insns);
 }
 
+/*
+ * Nothing of a block has been done where the look for an exit request leaves
+ * it, and budget code goes there: before icount's store, if there is one.
+ */
 void pmu_gen_tb_start(DisasContextBase *db, PMUGen *pmu)
 {
     pmu->level = pmu_flags_level(db->tb->flags);
     pmu->set = pmu_flags_set(db->tb->flags);
-    pmu->entry = NULL;
+    pmu->entry = tcg_last_op();
 
-    if (pmu->level != PMU_LEVEL_NONE) {
-        /*
-         * A mark for pmu_gen_tb_stop(): nothing reads what it loads, so that
-         * no code comes of it.  It also keeps a label from coming first.
-         */
-        tcg_gen_ld_i64(tcg_temp_ebb_new_i64(), tcg_env, budget_offset(pmu, 0));
-        pmu->entry = tcg_last_op();
+    if (tb_cflags(db->tb) & CF_USE_ICOUNT) {
+        tcg_debug_assert(pmu->entry->opc == INDEX_op_st16);
+        pmu->entry = QTAILQ_PREV(pmu->entry, link);
     }
 }
 
@@ -63,7 +56,10 @@ void pmu_gen_insn_start(DisasContextBase *db, PMUGen *pmu)
     pmu->faults = false;
     pmu->branch_kinds = 0;
     pmu->edge_kinds = 0;
-    pmu->kinds[db->num_insns - 1] = BIT(PMU_INSN);
+    pmu->insns[db->num_insns - 1] = (PMUGenInsn) {
+        .start = tcg_last_op(),
+        .kinds = BIT(PMU_INSN),
+    };
 }
 
 /*
@@ -186,16 +182,16 @@ static void gen_note_addresses(DisasContextBase *db)
 
 void pmu_gen_insn_end(DisasContextBase *db, PMUGen *pmu)
 {
-    uint16_t *insn = &pmu->kinds[db->num_insns - 1];
+    PMUGenInsn *insn = &pmu->insns[db->num_insns - 1];
 
     if (pmu->level == PMU_LEVEL_NONE) {
         return;
     }
     if (pmu->faults) {
-        *insn = 0;
+        insn->kinds = 0;
         return;
     }
-    *insn |= pmu->branch_kinds | pmu_gen_memory_kinds(db, pmu);
+    insn->kinds |= pmu->branch_kinds | pmu_gen_memory_kinds(db, pmu);
     if (pmu_gen_counts_memory(pmu) && is_final(db)) {
         gen_note_addresses(db);
     }
@@ -205,10 +201,8 @@ static uint64_t kinds_packed(uint16_t kinds)
 {
     uint64_t packed = 0;
 
-    for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
-        if (kinds & BIT(kind)) {
-            packed += pmu_packed_one(kind);
-        }
+    for (; kinds; kinds &= kinds - 1) {
+        packed += pmu_packed_one(ctz32(kinds));
     }
     return packed;
 }
@@ -243,23 +237,13 @@ void pmu_gen_jump(PMUGen *pmu)
 static uint64_t settle_unwind_data(const DisasContextBase *db,
                                    const PMUGen *pmu)
 {
-    uint64_t total = 0, rest;
-    int i = 0;
-    TCGOp *op;
+    uint64_t rest = 0;
 
-    for (i = 0; i < db->num_insns; i++) {
-        total += kinds_packed(pmu->kinds[i]);
+    for (int i = db->num_insns - 1; i >= 0; i--) {
+        rest += kinds_packed(pmu->insns[i].kinds);
+        tcg_set_insn_start_param(pmu->insns[i].start, 2, rest);
     }
-    rest = total;
-    i = 0;
-    QTAILQ_FOREACH(op, &tcg_ctx->ops, link) {
-        if (op->opc == INDEX_op_insn_start) {
-            tcg_set_insn_start_param(op, 2, rest);
-            rest -= kinds_packed(pmu->kinds[i++]);
-        }
-    }
-    tcg_debug_assert(i == db->num_insns && rest == 0);
-    return total;
+    return rest;
 }
 
 /* The guard bits of all lanes that @packed has something in. */
@@ -276,12 +260,24 @@ static uint64_t packed_guards(uint64_t packed, PMULevel level)
 }
 
 /*
- * Subtract @total, or go to @split with nothing stored if a budget is too small
- * for it.  Whether it covers @last, a part of @total, is left to the main loop.
- * One test serves all words, as their guard bits are in the same places.
+ * Where a block exits to the main loop before it has begun.  Few of the blocks
+ * in a boot run often, so that no code is spent on this but a branch.
  */
-static void gen_settle(const PMUGen *pmu, uint64_t total, uint64_t last,
-                       TCGLabel *split)
+static TCGLabel *exit_label(void)
+{
+    if (!tcg_ctx->exitreq_label) {
+        tcg_ctx->exitreq_label = gen_new_label();
+    }
+    return tcg_ctx->exitreq_label;
+}
+
+/*
+ * Subtract @total, or exit with nothing stored if a budget is too small for it,
+ * to x86_pmu_budget_exit().  Whether it covers @last, a part of @total, is left
+ * to x86_pmu_retire_event().  One test serves all words, as their guard bits
+ * are in the same places.
+ */
+static void gen_settle(const PMUGen *pmu, uint64_t total, uint64_t last)
 {
     TCGv_i64 left[PMU_WORDS] = { }, guards = NULL;
 
@@ -308,7 +304,8 @@ static void gen_settle(const PMUGen *pmu, uint64_t total, uint64_t last,
     }
     if (guards) {
         tcg_gen_brcondi_i64(TCG_COND_TSTNE, guards,
-                            packed_guards(total - last, pmu->level), split);
+                            packed_guards(total - last, pmu->level),
+                            exit_label());
     }
     for (unsigned word = 0; word < PMU_WORDS; word++) {
         if (left[word]) {
@@ -319,23 +316,8 @@ static void gen_settle(const PMUGen *pmu, uint64_t total, uint64_t last,
     }
 }
 
-/*
- * A budget doesn't cover the block: try again if the helper has filled it up,
- * or leave.
- */
-static void gen_split(DisasContextBase *db, TCGLabel *again)
-{
-    TCGv_i32 filled = tcg_temp_ebb_new_i32();
-
-    gen_helper_pmu_split(filled, tcg_env, tcg_constant_i32(tb_cflags(db->tb)),
-                         tcg_constant_i32(db->num_insns));
-    tcg_gen_brcondi_i32(TCG_COND_NE, filled, 0, again);
-    tcg_gen_exit_tb(NULL, 0);
-}
-
 void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu)
 {
-    TCGLabel *again, *split;
     uint64_t total, last;
 
     if (pmu->level == PMU_LEVEL_NONE) {
@@ -346,19 +328,14 @@ void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu)
     tcg_debug_assert(tb_cflags(db->tb) & CF_PCREL);
 
     total = settle_unwind_data(db, pmu);
-    last = is_final(db) ? kinds_packed(pmu->kinds[db->num_insns - 1]) : 0;
-    again = gen_new_label();
-    split = gen_new_label();
+    last = is_final(db) ? kinds_packed(pmu->insns[db->num_insns - 1].kinds) : 0;
 
-    tcg_ctx->emit_before_op = QTAILQ_NEXT(pmu->entry, link);
-    gen_set_label(again);
-    gen_settle(pmu, total, last, split);
+    tcg_ctx->emit_before_op = pmu->entry ? QTAILQ_NEXT(pmu->entry, link)
+                                         : QTAILQ_FIRST(&tcg_ctx->ops);
+    gen_settle(pmu, total, last);
     if (is_final(db)) {
         gen_helper_pmu_final(tcg_env,
                              tcg_constant_i32(pmu->pc - db->pc_first));
     }
     tcg_ctx->emit_before_op = NULL;
-
-    gen_set_label(split);
-    gen_split(db, again);
 }

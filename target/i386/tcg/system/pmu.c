@@ -22,7 +22,6 @@
 #include "qemu/main-loop.h"
 #include "cpu.h"
 #include "exec/helper-proto.h"
-#include "exec/translation-block.h"
 #include "accel/tcg/cpu-loop.h"
 #include "tcg/insn-start-words.h"
 #include "hw/i386/apic.h"
@@ -576,10 +575,11 @@ static void grant_event(CPUX86State *env, const PMUEvent *ev, int64_t events)
 /* Call with nothing counted down that the counters don't have. */
 static void grant(CPUX86State *env)
 {
+    unsigned kinds = kinds_in_use(env);
     unsigned bit;
 
     for (unsigned set = 0; set < PMU_SETS; set++) {
-        for (unsigned kind = 0; kind < PMU_KINDS; kind++) {
+        for (unsigned kind = 0; kind < kinds; kind++) {
             env->pmu.granted[set][kind] = PMU_UNLIMITED;
         }
     }
@@ -729,13 +729,12 @@ void helper_pmu_final(CPUX86State *env, uint32_t offset)
     env_cpu(env)->neg.retire_event = true;
 }
 
-/* How many instructions no budget stands in the way of. */
-static uint64_t smallest_budget(CPUX86State *env)
+/* How many instructions no budget that @tb counts down stands in the way of. */
+static unsigned smallest_budget(CPUX86State *env, const TranslationBlock *tb)
 {
-    uint32_t tb_flags = current_flags(env);
-    unsigned set = pmu_flags_set(tb_flags);
-    unsigned kinds = pmu_level_kinds(pmu_flags_level(tb_flags));
-    uint64_t least = UINT64_MAX;
+    unsigned set = pmu_flags_set(tb->flags);
+    unsigned kinds = pmu_level_kinds(pmu_flags_level(tb->flags));
+    unsigned least = UINT_MAX;
 
     for (unsigned kind = 0; kind < kinds; kind++) {
         least = MIN(least, word_lane(*budget_word(env, set,
@@ -745,34 +744,29 @@ static uint64_t smallest_budget(CPUX86State *env)
 }
 
 /*
- * A block of @insns instructions found a budget too small and has run none of
- * them: fill it up, or hand out new ones.  If they don't cover the block
- * either, the next is a final block, which ends behind the first instruction
- * that they may not cover.
- *
- * Returns whether the block can run now.
+ * Fill the budgets that @tb counts down.  If they don't cover it then either,
+ * the next is a final block, which ends behind the first instruction that they
+ * may not cover; new ones are granted after that.
  */
-uint32_t helper_pmu_split(CPUX86State *env, uint32_t cflags, uint32_t insns)
+bool x86_pmu_budget_exit(CPUState *cs, const TranslationBlock *tb)
 {
-    CPUState *cs = env_cpu(env);
-    uint64_t fit;
+    CPUX86State *env = cpu_env(cs);
+    uint32_t cflags = tb_cflags(tb) & ~CF_INVALID;
+    /* A final block is let run its last instruction. */
+    unsigned insns = tb->icount - (pmu_is_final(cflags, tb->icount) ? 1 : 0);
+    unsigned fit;
 
-    fill(env, pmu_flags_set(current_flags(env)));
-    if (smallest_budget(env) >= insns) {
-        return true;
+    if (smallest_budget(env, tb) >= insns) {
+        return false;
     }
-    x86_pmu_settle(env);
-    fit = smallest_budget(env);
-    if (fit >= insns) {
-        return true;
+    fill(env, pmu_flags_set(tb->flags));
+    fit = smallest_budget(env, tb);
+    if (fit < insns) {
+        cflags = (cflags & ~CF_COUNT_MASK) | CF_NO_GOTO_TB | CF_NO_GOTO_PTR |
+                 MIN(fit + 1, CF_COUNT_MASK);
     }
-    if (cflags & CF_USE_ICOUNT) {
-        cs->neg.icount_decr.u16.low += insns;
-    }
-    cs->cflags_next_tb = (cflags & ~CF_COUNT_MASK) |
-                         CF_NO_GOTO_TB | CF_NO_GOTO_PTR |
-                         MIN(fit + 1, CF_COUNT_MASK);
-    return false;
+    cs->cflags_next_tb = cflags;
+    return true;
 }
 
 /* ---- MSRs ---- */
