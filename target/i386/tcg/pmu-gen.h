@@ -11,13 +11,6 @@
 #include "tcg/tcg.h"
 #include "pmu-budget.h"
 
-typedef struct PMUGenInsn {
-    /* Its insn_start operation */
-    TCGOp *start;
-    /* What it is, a bit for each PMUKind */
-    uint16_t kinds;
-} PMUGenInsn;
-
 /* What is known of the block that is being translated. */
 typedef struct PMUGen {
     PMULevel level;
@@ -32,7 +25,6 @@ typedef struct PMUGen {
     uint16_t edge_kinds;
     /* Budget code goes in behind this operation, or first of all. */
     TCGOp *entry;
-    PMUGenInsn insns[TCG_MAX_INSNS];
 } PMUGen;
 
 /* Whether the block counts memory accesses. */

@@ -56,10 +56,6 @@ void pmu_gen_insn_start(DisasContextBase *db, PMUGen *pmu)
     pmu->faults = false;
     pmu->branch_kinds = 0;
     pmu->edge_kinds = 0;
-    pmu->insns[db->num_insns - 1] = (PMUGenInsn) {
-        .start = tcg_last_op(),
-        .kinds = BIT(PMU_INSN),
-    };
 }
 
 /*
@@ -180,23 +176,6 @@ static void gen_note_addresses(DisasContextBase *db)
     }
 }
 
-void pmu_gen_insn_end(DisasContextBase *db, PMUGen *pmu)
-{
-    PMUGenInsn *insn = &pmu->insns[db->num_insns - 1];
-
-    if (pmu->level == PMU_LEVEL_NONE) {
-        return;
-    }
-    if (pmu->faults) {
-        insn->kinds = 0;
-        return;
-    }
-    insn->kinds |= pmu->branch_kinds | pmu_gen_memory_kinds(db, pmu);
-    if (pmu_gen_counts_memory(pmu) && is_final(db)) {
-        gen_note_addresses(db);
-    }
-}
-
 static uint64_t kinds_packed(uint16_t kinds)
 {
     uint64_t packed = 0;
@@ -205,6 +184,20 @@ static uint64_t kinds_packed(uint16_t kinds)
         packed += pmu_packed_one(ctz32(kinds));
     }
     return packed;
+}
+
+void pmu_gen_insn_end(DisasContextBase *db, PMUGen *pmu)
+{
+    uint16_t kinds;
+
+    if (pmu->level == PMU_LEVEL_NONE || pmu->faults) {
+        return;
+    }
+    kinds = BIT(PMU_INSN) | pmu->branch_kinds | pmu_gen_memory_kinds(db, pmu);
+    tcg_set_insn_start_param(db->insn_start, 2, kinds_packed(kinds));
+    if (pmu_gen_counts_memory(pmu) && is_final(db)) {
+        gen_note_addresses(db);
+    }
 }
 
 void pmu_gen_give_back(PMUGen *pmu, uint16_t kinds)
@@ -232,16 +225,18 @@ void pmu_gen_jump(PMUGen *pmu)
 
 /*
  * Returns what the whole block retires, and has each instruction's unwind
- * data say what it and those behind it do.
+ * data, which tells what it retires, tell what it and those behind it do.
  */
-static uint64_t settle_unwind_data(const DisasContextBase *db,
-                                   const PMUGen *pmu)
+static uint64_t settle_unwind_data(void)
 {
     uint64_t rest = 0;
+    TCGOp *op;
 
-    for (int i = db->num_insns - 1; i >= 0; i--) {
-        rest += kinds_packed(pmu->insns[i].kinds);
-        tcg_set_insn_start_param(pmu->insns[i].start, 2, rest);
+    QTAILQ_FOREACH_REVERSE(op, &tcg_ctx->ops, link) {
+        if (op->opc == INDEX_op_insn_start) {
+            rest += tcg_get_insn_start_param(op, 2);
+            tcg_set_insn_start_param(op, 2, rest);
+        }
     }
     return rest;
 }
@@ -327,8 +322,8 @@ void pmu_gen_tb_stop(DisasContextBase *db, PMUGen *pmu)
     /* EIP is up to date at the start of a block, which pmu.c relies on. */
     tcg_debug_assert(tb_cflags(db->tb) & CF_PCREL);
 
-    total = settle_unwind_data(db, pmu);
-    last = is_final(db) ? kinds_packed(pmu->insns[db->num_insns - 1].kinds) : 0;
+    last = is_final(db) ? tcg_get_insn_start_param(db->insn_start, 2) : 0;
+    total = settle_unwind_data();
 
     tcg_ctx->emit_before_op = pmu->entry ? QTAILQ_NEXT(pmu->entry, link)
                                          : QTAILQ_FIRST(&tcg_ctx->ops);
