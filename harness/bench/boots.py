@@ -24,7 +24,7 @@ import tempfile
 
 from guestlib import FIRMWARE, KERNEL_ARGUMENTS
 
-TIMEOUT = 1800
+TIMEOUT = 3600
 # 2 to that power nanoseconds of virtual time for each instruction, about what
 # TCG takes to boot. Were it faster, the kernel would mostly calibrate its timer:
 # it executes PAUSE for 100 ms, and each leaves TCG's loop.

@@ -7,6 +7,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 
 CONFIDENCE = 0.95
+WIDE = 0.05
 
 
 def interval(values):
@@ -26,6 +27,12 @@ def interval(values):
     if best is None:
         return values[0], values[-1], 'range'
     return values[best], values[n - 1 - best], f'{CONFIDENCE:.0%}'
+
+
+def is_wide(values):
+    """Whether the median is known no better than to some per cent."""
+    low, high, _ = interval(values)
+    return high - low > WIDE * statistics.median(values)
 
 
 @dataclass
