@@ -210,6 +210,7 @@ static struct {
     unsigned format;
     unsigned version;
     unsigned gp;
+    bool icount;        /* time is instructions: QEMU's -icount shift=0 */
     bool brief;         /* a few of the sequences only */
     bool until_key;     /* go on until a key is pressed */
     bool dump;          /* records are printed instead of checked */
@@ -249,6 +250,8 @@ static void read_config(void)
             config.format = s[7] - '0';
         } else if (starts_with(s, "gp=")) {
             config.gp = s[3] - '0';
+        } else if (starts_with(s, "icount")) {
+            config.icount = true;
         } else if (starts_with(s, "brief")) {
             config.brief = true;
         } else if (starts_with(s, "until-key")) {

@@ -1366,6 +1366,34 @@ static void check_halt(void)
     check_end("a halt counts once, however long it lasts");
 }
 
+/* ---- icount ---- */
+
+static uint64_t time_of_rounds(void)
+{
+    uint64_t start = rdtsc();
+
+    seq_run(&rounds_seq, false, low_bits(config.gp));
+    return rdtsc() - start;
+}
+
+/* A block that a budget cuts costs no more time than one that runs whole. */
+static void check_time(void)
+{
+    uint64_t alone;
+
+    check_begin();
+    alone = time_of_rounds();
+    check_equal("time, the second time", time_of_rounds(), alone);
+    for (unsigned i = 0; i < config.gp; i++) {
+        set_counter(i, &events[EV_INSN], SEL_OS, -(10000ull * i + 1001));
+    }
+    check_equal("time with counters that overflow", time_of_rounds(), alone);
+    check_equal("overflows", rdmsr(MSR_STATUS) & low_bits(config.gp),
+                low_bits(config.gp));
+    pmu_clear();
+    check_end("counting takes no virtual time");
+}
+
 /* ---- reset ---- */
 
 /* RAM survives a reset, but for what the firmware and the loader write. */
@@ -1467,6 +1495,9 @@ int main(void)
     check_undelivered();
     check_vector();
     check_halt();
+    if (config.icount) {
+        check_time();
+    }
     check_disabled_apic();
     dirty_and_reset();
     return 1;
