@@ -7,7 +7,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 
 CONFIDENCE = 0.95
-WIDE = 0.05
+WIDE = 0.05     # of the median
 
 
 def interval(values):
@@ -30,7 +30,7 @@ def interval(values):
 
 
 def is_wide(values):
-    """Whether the median is known no better than to some per cent."""
+    """Whether the median's interval is wider than it is worth having."""
     low, high, _ = interval(values)
     return high - low > WIDE * statistics.median(values)
 
