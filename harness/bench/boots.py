@@ -2,9 +2,9 @@
 """Counts the host instructions of a boot with valgrind.
 
 For hosts whose PMU a process can't use. exp-bbv is the one of valgrind's
-tools that counts per block of code instead of per instruction: a boot takes
-minutes instead of an hour. The guest ends where it would start its first
-process: there is none, the kernel panics, and QEMU exits.
+tools that counts per block of code instead of per instruction; a boot takes it
+ten minutes of a CPU. The guest ends where it would start its first process:
+there is none, the kernel panics, and QEMU exits.
 
 Under valgrind a guest runs fifty times slower than its clock, and would be
 busy with timer interrupts, more of them in the slower of two runs. So both
@@ -13,6 +13,7 @@ the guest: -icount, whose own code is in both counts. Two boots of one QEMU
 run a few ten-thousandths more or fewer of the guest's instructions then, by
 how long they idled. What is compared is the host's instructions for each of
 the guest's, which a plugin counts: a few more in each block, the same in both.
+Of two boots of one QEMU that differed by up to a thousandth.
 """
 
 import collections
