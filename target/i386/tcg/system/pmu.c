@@ -744,6 +744,19 @@ static unsigned smallest_budget(CPUX86State *env, const TranslationBlock *tb)
 }
 
 /*
+ * The next block, a final one of at most @insns instructions.  Interrupts wait
+ * until it has ended, when the main loop looks for them: to get here takes as
+ * long as many a block, so they would come right before an overflow much more
+ * often than elsewhere.  With icount they come when they are due.
+ */
+static uint32_t final_cflags(uint32_t cflags, unsigned insns)
+{
+    cflags &= ~CF_COUNT_MASK;
+    cflags |= CF_NO_GOTO_TB | CF_NO_GOTO_PTR | MIN(insns, CF_COUNT_MASK);
+    return cflags & CF_USE_ICOUNT ? cflags : cflags | CF_NOIRQ;
+}
+
+/*
  * Fill the budgets that @tb counts down.  If they don't cover it then either,
  * the next is a final block, which ends behind the first instruction that they
  * may not cover; new ones are granted after that.
@@ -762,8 +775,7 @@ bool x86_pmu_budget_exit(CPUState *cs, const TranslationBlock *tb)
     fill(env, pmu_flags_set(tb->flags));
     fit = smallest_budget(env, tb);
     if (fit < insns) {
-        cflags = (cflags & ~CF_COUNT_MASK) | CF_NO_GOTO_TB | CF_NO_GOTO_PTR |
-                 MIN(fit + 1, CF_COUNT_MASK);
+        cflags = final_cflags(cflags, fit + 1);
     }
     cs->cflags_next_tb = cflags;
     return true;

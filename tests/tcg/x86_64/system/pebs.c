@@ -1120,13 +1120,81 @@ static void check_enable(void)
     scenario_end();
 }
 
+/* ---- interrupts beside samples ---- */
+
+#define BESIDE_PERIOD   2017        /* instructions; a round has two */
+#define BESIDE_TICKS    2000
+#define BESIDE_EVERY    20011       /* of 1 ns */
+#define BESIDE_LEAST    50          /* to one that comes before a sample */
+#define TIMER_PERIODIC  0x20000
+
+static uint32_t beside_due __attribute__((used));
+
+/* Counts interrupts, and those where a sample is due in the next round. */
+asm("   .text\n"
+    "beside_tick:\n"
+    "   push %rax\n"
+    "   push %rcx\n"
+    "   push %rdx\n"
+    "   xor %ecx, %ecx\n"
+    "   rdpmc\n"
+    "   add $2, %eax\n"
+    "   adcl $0, beside_due(%rip)\n"
+    "   pop %rdx\n"
+    "   pop %rcx\n"
+    "   pop %rax\n"
+    "   jmp tick\n");
+ASM_LABEL(beside_tick);
+
+SEQUENCE(beside,
+    "1:\n"
+    L("cmpl $" STRING(BESIDE_TICKS) ", ticks(%rip)")
+    COND("jb 1b"));
+static const Sequence beside_seq = SEQ(beside);
+
+static void run_beside(void)
+{
+    ticks = beside_due = 0;
+    set_gate(TIMER_VECTOR, beside_tick, 0);
+    apic_write(APIC_DIVIDE, 0xb);
+    apic_write(APIC_TIMER, TIMER_VECTOR | TIMER_PERIODIC);
+    apic_write(APIC_INITIAL, BESIDE_EVERY);
+    seq_trace = 0;
+    seq_mask = 1;
+    seq_entry = (uintptr_t)beside;
+    seq_go(&beside_seq, true, FLAG_IF);
+    apic_write(APIC_INITIAL, 0);
+    apic_write(APIC_TIMER, APIC_MASKED);
+    asm volatile("sti; nop; nop; cli" : : : "memory");
+    reset_gate(TIMER_VECTOR);
+}
+
+/*
+ * What a sample costs has to lie between two instructions, but not before the
+ * one that is sampled: Linux never starts a counter one event before it
+ * overflows, so that a task switch there moves all later samples.
+ */
+static void check_beside(void)
+{
+    check_begin();
+    pebs_init(0, 1);
+    *reset_slot(ds_area, 0) = -(uint64_t)BESIDE_PERIOD;
+    set_counter(0, &events[EV_INSN], SEL_USR | adaptive(),
+                -(uint64_t)BESIDE_PERIOD);
+    run_beside();
+    check_equal("more than one in so many", beside_due > ticks / BESIDE_LEAST,
+                false);
+    pmu_clear();
+    check_end("of %d interrupts few come right before a sample (%d)",
+              (int)ticks, (int)beside_due);
+}
+
 /*
  * Records that depend on when each interrupt comes: CPL 3 works and halts by
  * turns, each halt until there is one
  */
 #define DUMP_HALTS      20
 #define DUMP_EVERY      50000       /* of 1 ns */
-#define DUMP_PERIODIC   0x20000
 
 asm("   .text\n"
     "halt_sysret:\n"
@@ -1162,7 +1230,7 @@ static void sample_ticks(void)
                     (i ? SEL_USR : SEL_BOTH) | SEL_ADAPT, -periods[i]);
     }
     apic_write(APIC_DIVIDE, 0xb);
-    apic_write(APIC_TIMER, TIMER_VECTOR | DUMP_PERIODIC);
+    apic_write(APIC_TIMER, TIMER_VECTOR | TIMER_PERIODIC);
     apic_write(APIC_INITIAL, DUMP_EVERY);
     seq_trace = 0;
     seq_mask = 3;
@@ -1226,5 +1294,6 @@ int main(void)
     check_watchpoint();
     check_smap();
     check_enable();
+    check_beside();
     return tap_end();
 }
