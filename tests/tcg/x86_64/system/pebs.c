@@ -1126,7 +1126,6 @@ static void check_enable(void)
 #define BESIDE_TICKS    2000
 #define BESIDE_EVERY    20011       /* of 1 ns */
 #define BESIDE_LEAST    50          /* to one that comes before a sample */
-#define TIMER_PERIODIC  0x20000
 
 static uint32_t beside_due __attribute__((used));
 
@@ -1155,18 +1154,12 @@ static const Sequence beside_seq = SEQ(beside);
 static void run_beside(void)
 {
     ticks = beside_due = 0;
-    set_gate(TIMER_VECTOR, beside_tick, 0);
-    apic_write(APIC_DIVIDE, 0xb);
-    apic_write(APIC_TIMER, TIMER_VECTOR | TIMER_PERIODIC);
-    apic_write(APIC_INITIAL, BESIDE_EVERY);
+    timer_start(beside_tick, BESIDE_EVERY);
     seq_trace = 0;
     seq_mask = 1;
     seq_entry = (uintptr_t)beside;
     seq_go(&beside_seq, true, FLAG_IF);
-    apic_write(APIC_INITIAL, 0);
-    apic_write(APIC_TIMER, APIC_MASKED);
-    asm volatile("sti; nop; nop; cli" : : : "memory");
-    reset_gate(TIMER_VECTOR);
+    timer_stop();
 }
 
 /*
@@ -1221,7 +1214,6 @@ static void sample_ticks(void)
 {
     static const uint64_t periods[] = { 37, 23 };
 
-    set_gate(TIMER_VECTOR, tick, 0);
     wrmsr(MSR_LSTAR, (uintptr_t)halt_sysret);
     pebs_init(CFG_MEM | CFG_GPR, 3);
     for (unsigned i = 0; i < 2; i++) {
@@ -1229,9 +1221,7 @@ static void sample_ticks(void)
         set_counter(i, &events[i ? EV_LOADS : EV_INSN],
                     (i ? SEL_USR : SEL_BOTH) | SEL_ADAPT, -periods[i]);
     }
-    apic_write(APIC_DIVIDE, 0xb);
-    apic_write(APIC_TIMER, TIMER_VECTOR | TIMER_PERIODIC);
-    apic_write(APIC_INITIAL, DUMP_EVERY);
+    timer_start(tick, DUMP_EVERY);
     seq_trace = 0;
     seq_mask = 3;
     seq_entry = (uintptr_t)working;

@@ -834,7 +834,26 @@ static const Stop halt_list[] = {
 };
 
 #define TIMER_VECTOR    0x90
+#define TIMER_PERIODIC  0x20000
 #define TIMER_TICKS     200000  /* of 1 ns */
+
+/* Interrupts at @handler, each @every ns */
+static void timer_start(const uint8_t *handler, uint32_t every)
+{
+    set_gate(TIMER_VECTOR, handler, 0);
+    apic_write(APIC_DIVIDE, 0xb);
+    apic_write(APIC_TIMER, TIMER_VECTOR | TIMER_PERIODIC);
+    apic_write(APIC_INITIAL, every);
+}
+
+/* One tick may still wait. */
+static void timer_stop(void)
+{
+    apic_write(APIC_INITIAL, 0);
+    apic_write(APIC_TIMER, APIC_MASKED);
+    asm volatile("sti; nop; nop; cli" : : : "memory");
+    reset_gate(TIMER_VECTOR);
+}
 
 static void halt_setup(void)
 {

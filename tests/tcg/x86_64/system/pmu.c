@@ -944,7 +944,6 @@ static void check_rounds(bool user)
 
 #define TICKS           20
 #define TICK_EVERY      50000       /* of 1 ns */
-#define TICK_PERIODIC   0x20000
 
 /* It goes on until there were enough, and tells how many rounds that took. */
 #define TICKED_BODY(name, before, behind)               \
@@ -980,30 +979,13 @@ static const struct {
 };
 #define TICKED (sizeof(ticked) / sizeof(ticked[0]))
 
-static void timer_start(void)
-{
-    set_gate(TIMER_VECTOR, tick, 0);
-    apic_write(APIC_DIVIDE, 0xb);
-    apic_write(APIC_TIMER, TIMER_VECTOR | TICK_PERIODIC);
-    apic_write(APIC_INITIAL, TICK_EVERY);
-}
-
-/* One tick may still wait. */
-static void timer_stop(void)
-{
-    apic_write(APIC_INITIAL, 0);
-    apic_write(APIC_TIMER, APIC_MASKED);
-    asm volatile("sti; nop; nop; cli" : : : "memory");
-    reset_gate(TIMER_VECTOR);
-}
-
 static void run_ticked(const Sequence *s, bool user, uint64_t mask)
 {
     seq_trace = 0;
     seq_mask = mask;
     seq_entry = (uintptr_t)(user ? s->start : s->enter);
     ticks = 0;
-    timer_start();
+    timer_start(tick, TICK_EVERY);
     seq_go(s, user, user ? FLAG_IF : 0);
 }
 
