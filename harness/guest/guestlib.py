@@ -367,17 +367,25 @@ class Guest:
 
     def kernel_log(self):
         """What the kernel has printed so far."""
-        try:
-            with open(self._path('kernel.log'), encoding='utf-8',
-                      errors='replace') as file:
-                return file.read().replace('\r\n', '\n')
-        except OSError:
-            return ''
+        return self._text('kernel.log').replace('\r\n', '\n')
+
+    def qemu_log(self):
+        """What QEMU has said so far, and the events that it was to trace."""
+        return self._text('qemu.err')
 
     # ---- starting QEMU ----
 
     def _path(self, name):
         return os.path.join(self.scratch, name)
+
+    def _text(self, name):
+        """What a log has so far."""
+        try:
+            with open(self._path(name), encoding='utf-8',
+                      errors='replace') as file:
+                return file.read()
+        except OSError:
+            return ''
 
     def _make_initrd(self, image):
         """The image's first root, followed by what belongs to this boot."""
@@ -521,9 +529,8 @@ class Guest:
         """QEMU's own words, without its warnings about missing features."""
         how = (f'was killed by signal {-status}' if status < 0
                else f'ended with status {status}')
-        with open(self._path('qemu.err'), encoding='utf-8',
-                  errors='replace') as file:
-            lines = [line.strip() for line in file if 'warning:' not in line]
+        lines = [line.strip() for line in self.qemu_log().splitlines()
+                 if 'warning:' not in line]
         return '\n'.join([f'QEMU {how}', *lines[-5:]])
 
     def _with_log(self, text):
