@@ -12,6 +12,8 @@ import os
 import re
 import statistics
 
+from guestlib import GuestError
+
 # for a shell on one vCPU: when the command began and ended
 TIMED = "taskset -c {} sh -c 'a=$EPOCHREALTIME; {}; echo $a $EPOCHREALTIME'"
 # a line of QEMU's profile: which lock, where it is taken, seconds waited; but not
@@ -28,7 +30,7 @@ def give_each_a_host_cpu(guest):
 
 
 def seconds(guest, command, vcpus):
-    """That it takes on each of these, running on all at once; their sum.
+    """What the command takes on each of these, run on all at once; the sum.
 
     Each is timed by itself: of two, the later would always be one that a
     neighbour disturbed.
@@ -37,6 +39,8 @@ def seconds(guest, command, vcpus):
                                  for vcpu in vcpus) + '; wait').check().text
     times = [[float(time) for time in line.split()]
              for line in out.splitlines()]
+    if len(times) != len(vcpus):
+        raise GuestError(f'not all of these ran: {command}')
     return sum(end - start for start, end in times)
 
 
