@@ -15,7 +15,7 @@ import statistics
 from guestlib import GuestError
 
 # for a shell on one vCPU: when the command began and ended
-TIMED = "taskset -c {} sh -c 'a=$EPOCHREALTIME; {}; echo $a $EPOCHREALTIME'"
+TIMED = "taskset -c {} sh -c 'a=$EPOCHREALTIME; {} && echo $a $EPOCHREALTIME'"
 # a line of QEMU's profile: which lock, where it is taken, seconds waited; but not
 # a condvar, at which a vCPU that has nothing to do waits
 LOCK = re.compile(r'^(?:BQL |rec_)?mutex .*:\d+ +(\d+\.\d+) +\d+ ', re.M)
@@ -44,22 +44,18 @@ def seconds(guest, command, vcpus):
     return sum(end - start for start, end in times)
 
 
-def monitor(guest, line):
-    """What QEMU's monitor for people answers."""
-    return guest.qmp('human-monitor-command', **{'command-line': line})
-
-
 def without_locks(guest, command, vcpus):
     """The share of their time that they don't wait for a lock of QEMU's.
 
     At the least: what QEMU's other threads wait is taken off as well.
     """
-    monitor(guest, 'sync-profile reset')
-    monitor(guest, 'sync-profile on')
+    guest.monitor.hmp('sync-profile reset')
+    guest.monitor.hmp('sync-profile on')
     spent = seconds(guest, command, vcpus)
-    monitor(guest, 'sync-profile off')
-    waits = LOCK.findall(monitor(guest, 'info sync-profile 1000'))
-    return 1 - sum(map(float, waits)) / spent
+    guest.monitor.hmp('sync-profile off')
+    profile = guest.qmp('human-monitor-command',
+                        **{'command-line': 'info sync-profile 1000'})
+    return 1 - sum(map(float, LOCK.findall(profile))) / spent
 
 
 def scale(guests, command, vcpus, times):
