@@ -608,11 +608,11 @@ static const VMStateDescription vmstate_x86_pebs_shown = {
     }
 };
 
-static bool is_canonical(X86CPU *cpu, uint64_t address)
+bool x86_cpu_ds_area_valid(const X86CPU *cpu, uint64_t address)
 {
-    unsigned bits = cpu_x86_virtual_addr_width(&cpu->env);
+    bool la57 = cpu->env.features[FEAT_7_0_ECX] & CPUID_7_0_ECX_LA57;
 
-    return sextract64(address, 0, bits) == address;
+    return sextract64(address, 0, la57 ? 57 : 48) == address;
 }
 
 static uint64_t pebs_enable_mask(X86CPU *cpu)
@@ -644,7 +644,7 @@ static bool check_loaded_msrs(X86CPU *cpu, Error **errp)
     CPUX86State *env = &cpu->env;
 
     return check_loaded("IA32_DS_AREA", env->msr_ds_area,
-                        is_canonical(cpu, env->msr_ds_area), errp) &&
+                        x86_cpu_ds_area_valid(cpu, env->msr_ds_area), errp) &&
            check_loaded("IA32_PEBS_ENABLE", env->msr_pebs_enable,
                         !(env->msr_pebs_enable & ~pebs_enable_mask(cpu)),
                         errp) &&
@@ -696,6 +696,25 @@ const VMStateDescription vmstate_x86_pebs = {
         VMSTATE_UINT64(env.msr_pebs_enable, X86CPU),
         VMSTATE_UINT64(env.msr_pebs_data_cfg, X86CPU),
         VMSTATE_UINT64(env.msr_pebs_ld_lat, X86CPU),
+        VMSTATE_END_OF_LIST()
+    }
+};
+
+static bool tcg_pmu_needed(void *opaque)
+{
+    X86CPU *cpu = opaque;
+
+    return cpu->env.msr_debugctl || cpu->env.pebs_armed;
+}
+
+const VMStateDescription vmstate_x86_tcg_pmu = {
+    .name = "cpu/tcg-pmu",
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .needed = tcg_pmu_needed,
+    .fields = (const VMStateField[]) {
+        VMSTATE_UINT64(env.msr_debugctl, X86CPU),
+        VMSTATE_UINT64(env.pebs_armed, X86CPU),
         VMSTATE_END_OF_LIST()
     }
 };

@@ -74,6 +74,12 @@ unsigned x86_cpu_pebs_format(const X86CPU *cpu);
 /* IA32_PERF_CAPABILITIES.PEBS_BASELINE as the guest sees it */
 bool x86_cpu_pebs_baseline(const X86CPU *cpu);
 
+/*
+ * Whether IA32_DS_AREA takes @address: by the widest linear address that the
+ * CPU has, whatever paging is in use (SDM volume 3A, "Canonical Checking").
+ */
+bool x86_cpu_ds_area_valid(const X86CPU *cpu, uint64_t address);
+
 /* What pebs=on gives a guest */
 typedef struct X86PebsOffer {
     unsigned format;
@@ -132,6 +138,8 @@ void x86_pebs_watch(X86CPU *cpu);
 void x86_pebs_unwatch(X86CPU *cpu);
 
 extern const VMStateDescription vmstate_x86_pebs;
+/* What only TCG's PMU has */
+extern const VMStateDescription vmstate_x86_tcg_pmu;
 
 /**
  * x86_cpu_pebs_loaded: whether vmstate_x86_pebs came if it had to

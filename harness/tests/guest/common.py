@@ -19,7 +19,7 @@ SOURCES = [os.path.join(HERE, 'programs'), os.path.join(HARNESS, 'demo'),
 # the whole program is ours: no C library, nothing the compiler adds
 BARE = ('-nostdlib', '-O1', '-fcf-protection=none', '-fno-stack-protector',
         '-fno-pie', '-no-pie')
-HOSTED = ('stepper', 'hog', 'br_instr', 'alone')
+HOSTED = ('stepper', 'hog', 'br_instr', 'alone', 'blockstep')
 SHOWN = 8           # differences that a failure shows
 
 

@@ -108,17 +108,26 @@ void x86_pmu_retire_event(CPUState *cs);
 void x86_pmu_settle(CPUX86State *env);
 
 /**
- * x86_pmu_restart: count on from the MSRs as they are
+ * x86_pmu_loaded: check the PMU's state, and count on from there
+ * @errp: what no guest can have set; the PMU is switched off then
  *
- * Call with the vCPU stopped, after its state was set.
+ * Call with the vCPU stopped, after all of its state was loaded.
  */
-void x86_pmu_restart(CPUX86State *env);
+bool x86_pmu_loaded(CPUX86State *env, Error **errp);
 
 /**
- * x86_pmu_remap: find physical counters anew
+ * x86_pmu_smm_changed: count and record on as SMM, or what it returned to, does
  *
- * Call when the claims on them have changed, on the vCPU's thread between
- * blocks, or with the vCPU stopped.
+ * Call on the vCPU's thread when SMM has been entered, between blocks, or
+ * left, in the last instruction of a block.
+ */
+void x86_pmu_smm_changed(CPUX86State *env);
+
+/**
+ * x86_pmu_remap: work out anew what counts, and on which physical counters
+ *
+ * Call when that has changed for another reason than a WRMSR, on the vCPU's
+ * thread between blocks, or with the vCPU stopped.
  */
 void x86_pmu_remap(CPUX86State *env);
 

@@ -2,8 +2,7 @@
  * The emulated architectural PMU: MSRs, counting, overflow
  *
  * Intel's Architectural Performance Monitoring, version 2 or 5: SDM volume 3B,
- * chapter "Performance Monitoring".  One cycle per instruction.  Freezing on a
- * PMI is left out, as IA32_DEBUGCTL is.
+ * chapter "Performance Monitoring".  One cycle per instruction.
  *
  * Counting follows from the MSRs and from which physical counters there are:
  * that is worked out when they change, and kept in X86PMUConfig.
@@ -20,6 +19,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
+#include "qapi/error.h"
 #include "cpu.h"
 #include "exec/helper-proto.h"
 #include "accel/tcg/cpu-loop.h"
@@ -63,8 +63,22 @@
 /* IA32_PERF_GLOBAL_STATUS */
 
 #define STATUS_COND_CHGD        (1ull << 63)
-/* LBR_FRZ, CTR_FRZ, ASCI, OVF_UNCORE: version 4, never set here */
+/* Version 4: LBR_Frz, CTR_Frz, ASCI, OVF_Uncore.  CTR_Frz stops counting. */
 #define STATUS_VERSION4         (0xfull << 58)
+#define STATUS_CTR_FRZ          (1ull << 59)
+
+/* IA32_DEBUGCTL */
+
+#define DEBUGCTL_LBR            (1ull << 0)
+#define DEBUGCTL_BTF            (1ull << 1)
+#define DEBUGCTL_FREEZE_LBRS    (1ull << 11)
+#define DEBUGCTL_FREEZE_PERFMON (1ull << 12)
+#define DEBUGCTL_FREEZE_IN_SMM  (1ull << 14)
+/* There are no branch records here, and no single-stepping by branches. */
+#define DEBUGCTL_DROPPED        (DEBUGCTL_LBR | DEBUGCTL_BTF | \
+                                 DEBUGCTL_FREEZE_LBRS)
+#define DEBUGCTL_KEPT           (DEBUGCTL_FREEZE_PERFMON | \
+                                 DEBUGCTL_FREEZE_IN_SMM)
 
 #define LD_LAT_VALID            0xffffull
 
@@ -251,12 +265,22 @@ static PMUEvent *counter_event(CPUX86State *env, unsigned bit)
 
 /* ---- what the MSRs come down to ---- */
 
+static bool is_frozen(CPUX86State *env)
+{
+    return (env->msr_global_status & STATUS_CTR_FRZ) ||
+           ((env->hflags & HF_SMM_MASK) &&
+            (env->msr_debugctl & DEBUGCTL_FREEZE_IN_SMM));
+}
+
 /* Read what each counter is set to.  Returns those that are switched on. */
 static uint64_t decode_events(CPUX86State *env)
 {
     uint64_t on = 0;
     unsigned bit;
 
+    if (!x86_cpu_has_tcg_pmu(env_archcpu(env)) || is_frozen(env)) {
+        return 0;
+    }
     FOREACH_COUNTER(env->msr_global_ctrl & counters_mask(env), bit) {
         PMUEvent *ev = counter_event(env, bit);
 
@@ -602,7 +626,7 @@ void x86_pmu_settle(CPUX86State *env)
     grant(env);
 }
 
-void x86_pmu_restart(CPUX86State *env)
+static void restart(CPUX86State *env)
 {
     configure(env);
     forget(env);
@@ -612,7 +636,7 @@ void x86_pmu_restart(CPUX86State *env)
 void x86_pmu_remap(CPUX86State *env)
 {
     x86_pmu_settle(env);
-    x86_pmu_restart(env);
+    restart(env);
 }
 
 void x86_pmu_give_back(CPUX86State *env, uint32_t tb_flags, uint64_t packed)
@@ -659,6 +683,43 @@ static void deliver_pmi(CPUX86State *env)
     }
 }
 
+/*
+ * The PEBS counters of @overflowed, and those that overflowed in SMM, where a
+ * record has to wait: SMM's address space is not the guest's, and the DS area
+ * is known by linear addresses of what SMM has interrupted.
+ */
+static uint64_t take_due_samples(CPUX86State *env, uint64_t overflowed)
+{
+    uint64_t due = overflowed & env->msr_pebs_enable;
+
+    if (env->hflags & HF_SMM_MASK) {
+        env->pebs_armed |= due;
+        return 0;
+    }
+    /* What the SMI handler has switched off makes no record any more. */
+    due |= env->pebs_armed & env->msr_pebs_enable & env->pmu_config.counting;
+    env->pebs_armed = 0;
+    return due;
+}
+
+/*
+ * SDM volume 3B, "Freezing LBR and Performance Counters on PMI", and for
+ * version 4 "Enhanced Support for Freezing on PMI": what is frozen stays so
+ * until the guest writes the MSR.
+ */
+static void freeze_on_pmi(CPUX86State *env)
+{
+    if (!(env->msr_debugctl & DEBUGCTL_FREEZE_PERFMON)) {
+        return;
+    }
+    if (has_version4(env)) {
+        env->msr_global_status |= STATUS_CTR_FRZ;
+    } else {
+        env->msr_global_ctrl = 0;
+    }
+    configure(env);
+}
+
 void x86_pmu_retire_event(CPUState *cs)
 {
     CPUX86State *env = cpu_env(cs);
@@ -668,18 +729,30 @@ void x86_pmu_retire_event(CPUState *cs)
 
     tally(env, &t);
     overflowed = settle(env, &t);
-    sampled = overflowed & env->msr_pebs_enable;
+    sampled = take_due_samples(env, overflowed);
     if (sampled) {
         pmi = x86_pebs_record(env, sampled, counts_stores(env, sampled));
     }
-    overflowed &= ~sampled;
+    overflowed &= ~env->msr_pebs_enable;
     env->msr_global_status |= overflowed;
     pmi |= wants_pmi(env, overflowed);
 
+    if (pmi) {
+        freeze_on_pmi(env);
+    }
     grant(env);
     if (pmi) {
         deliver_pmi(env);
     }
+}
+
+/* The instruction at @ip is looked at when it has retired. */
+static void note_event(CPUX86State *env, uint64_t ip)
+{
+    env->pmu.ip = ip;
+    env->pmu.load_address = 0;
+    env->pmu.store_address = 0;
+    env_cpu(env)->neg.retire_event = true;
 }
 
 /* Count one instruction that no block has counted. */
@@ -695,10 +768,7 @@ static void retire_one(CPUX86State *env, unsigned cpl, uint64_t packed,
 
         *left -= pmu_packed_word(packed, word, level);
         if (*left & PMU_GUARDS) {
-            env->pmu.ip = ip;
-            env->pmu.load_address = 0;
-            env->pmu.store_address = 0;
-            env_cpu(env)->neg.retire_event = true;
+            note_event(env, ip);
         }
     }
 }
@@ -723,10 +793,23 @@ void x86_pmu_retire_interrupt(CPUX86State *env, unsigned cpl, uint64_t ip)
  */
 void helper_pmu_final(CPUX86State *env, uint32_t offset)
 {
-    env->pmu.ip = env->eip + offset;
-    env->pmu.load_address = 0;
-    env->pmu.store_address = 0;
-    env_cpu(env)->neg.retire_event = true;
+    note_event(env, env->eip + offset);
+}
+
+/*
+ * RSM is the last of its block and leaves for the main loop, which makes the
+ * records that have waited.  They name the instruction that SMM returns to, as
+ * no address of SMM's is the guest's to know.
+ */
+void x86_pmu_smm_changed(CPUX86State *env)
+{
+    if (env->msr_debugctl & DEBUGCTL_FREEZE_IN_SMM) {
+        x86_pmu_remap(env);
+    }
+    if (!(env->hflags & HF_SMM_MASK) &&
+        (env->pebs_armed || env_cpu(env)->neg.retire_event)) {
+        note_event(env, env->eip);
+    }
 }
 
 /* How many instructions no budget that @tb counts down stands in the way of. */
@@ -747,13 +830,18 @@ static unsigned smallest_budget(CPUX86State *env, const TranslationBlock *tb)
  * The next block, a final one of at most @insns instructions.  Interrupts wait
  * until it has ended, when the main loop looks for them: to get here takes as
  * long as many a block, so they would come right before an overflow much more
- * often than elsewhere.  With icount they come when they are due.
+ * often than elsewhere.  An SMI doesn't wait: firmware relies on that of an
+ * OUT coming right behind it.  With icount all come when they are due.
  */
-static uint32_t final_cflags(uint32_t cflags, unsigned insns)
+static uint32_t final_cflags(CPUState *cs, uint32_t cflags, unsigned insns)
 {
     cflags &= ~CF_COUNT_MASK;
     cflags |= CF_NO_GOTO_TB | CF_NO_GOTO_PTR | MIN(insns, CF_COUNT_MASK);
-    return cflags & CF_USE_ICOUNT ? cflags : cflags | CF_NOIRQ;
+    if (!(cflags & CF_USE_ICOUNT) &&
+        !cpu_test_interrupt(cs, CPU_INTERRUPT_SMI)) {
+        cflags |= CF_NOIRQ;
+    }
+    return cflags;
 }
 
 /*
@@ -775,7 +863,7 @@ bool x86_pmu_budget_exit(CPUState *cs, const TranslationBlock *tb)
     fill(env, pmu_flags_set(tb->flags));
     fit = smallest_budget(env, tb);
     if (fit < insns) {
-        cflags = final_cflags(cflags, fit + 1);
+        cflags = final_cflags(cs, cflags, fit + 1);
     }
     cs->cflags_next_tb = cflags;
     return true;
@@ -921,6 +1009,9 @@ X86PMUAccess x86_pmu_rdmsr(CPUX86State *env, uint32_t index, uint64_t *value,
     case MSR_CORE_PERF_GLOBAL_STATUS:
         *value = env->msr_global_status;
         return X86_PMU_DONE;
+    case MSR_IA32_DEBUGCTL:
+        *value = env->msr_debugctl;
+        return X86_PMU_DONE;
     case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
         *value = 0;
         return X86_PMU_DONE;
@@ -962,13 +1053,6 @@ static bool counter_write_value(CPUX86State *env, uint32_t index,
     return true;
 }
 
-static bool is_canonical(CPUX86State *env, uint64_t address)
-{
-    unsigned bits = env->cr[4] & CR4_LA57_MASK ? 57 : 48;
-
-    return sextract64(address, 0, bits) == address;
-}
-
 static bool set_msr(CPUX86State *env, uint32_t index, uint64_t value)
 {
     int counter = msr_counter(env, index);
@@ -987,9 +1071,15 @@ static bool set_msr(CPUX86State *env, uint32_t index, uint64_t value)
     switch (index) {
     case MSR_CORE_PERF_GLOBAL_OVF_CTRL:
         env->msr_global_status &= ~value;
+        configure(env);
         return true;
     case MSR_CORE_PERF_GLOBAL_STATUS_SET:
         env->msr_global_status |= value;
+        configure(env);
+        return true;
+    case MSR_IA32_DEBUGCTL:
+        env->msr_debugctl = value & ~DEBUGCTL_DROPPED;
+        configure(env);
         return true;
     case MSR_IA32_DS_AREA:
         env->msr_ds_area = value;
@@ -1029,7 +1119,11 @@ static X86PMUAccess check_write(CPUX86State *env, uint32_t index,
         if (!has_pebs(env)) {
             return X86_PMU_NOT_MINE;
         }
-        return is_canonical(env, *value) ? X86_PMU_DONE : X86_PMU_FAULT;
+        return x86_cpu_ds_area_valid(env_archcpu(env), *value)
+               ? X86_PMU_DONE : X86_PMU_FAULT;
+    case MSR_IA32_DEBUGCTL:
+        return *value & ~(DEBUGCTL_KEPT | DEBUGCTL_DROPPED) ? X86_PMU_FAULT
+                                                            : X86_PMU_DONE;
     default:
         return X86_PMU_NOT_MINE;
     }
@@ -1057,4 +1151,114 @@ X86PMUAccess x86_pmu_wrmsr(CPUX86State *env, uint32_t index, uint64_t value,
     retire_one(env, env->hflags & HF_CPL_MASK, pmu_packed_one(PMU_INSN),
                env->eip);
     return X86_PMU_DONE;
+}
+
+/* ---- what was loaded ---- */
+
+static bool check_loaded(uint32_t index, uint64_t value, uint64_t valid,
+                         Error **errp)
+{
+    if (value & ~valid) {
+        error_setg(errp, "The guest's PMU state is invalid: MSR 0x%" PRIx32
+                   " is 0x%" PRIx64, index, value);
+        return false;
+    }
+    return true;
+}
+
+static bool check_loaded_counters(CPUX86State *env, Error **errp)
+{
+    for (unsigned i = 0; i < MAX_GP_COUNTERS; i++) {
+        uint64_t valid = i < gp_counters(env) ? counter_mask() : 0;
+
+        if (!check_loaded(MSR_P6_PERFCTR0 + i, env->msr_gp_counters[i], valid,
+                          errp)) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < MAX_FIXED_COUNTERS; i++) {
+        if (!check_loaded(MSR_CORE_PERF_FIXED_CTR0 + i,
+                          env->msr_fixed_counters[i], counter_mask(), errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_loaded_selects(CPUX86State *env, Error **errp)
+{
+    for (unsigned i = 0; i < MAX_GP_COUNTERS; i++) {
+        uint64_t valid;
+
+        if (!stored_msr(env, MSR_P6_EVNTSEL0 + i, &valid)) {
+            valid = 0;
+        }
+        if (!check_loaded(MSR_P6_EVNTSEL0 + i, env->msr_gp_evtsel[i], valid,
+                          errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_loaded_stored(CPUX86State *env, Error **errp)
+{
+    static const uint32_t stored[] = {
+        MSR_CORE_PERF_FIXED_CTR_CTRL, MSR_CORE_PERF_GLOBAL_CTRL,
+        MSR_IA32_PEBS_ENABLE, MSR_PEBS_DATA_CFG, MSR_PEBS_LD_LAT_THRESHOLD,
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(stored); i++) {
+        uint64_t valid, *value = stored_msr(env, stored[i], &valid);
+
+        if (value && !check_loaded(stored[i], *value, valid, errp)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_loaded_state(CPUX86State *env, Error **errp)
+{
+    return check_loaded_counters(env, errp) &&
+           check_loaded_selects(env, errp) &&
+           check_loaded_stored(env, errp) &&
+           check_loaded(MSR_CORE_PERF_GLOBAL_STATUS, env->msr_global_status,
+                        status_mask(env), errp) &&
+           check_loaded(MSR_CORE_PERF_GLOBAL_OVF_CTRL,
+                        env->msr_global_ovf_ctrl, 0, errp) &&
+           check_loaded(MSR_IA32_DEBUGCTL, env->msr_debugctl, DEBUGCTL_KEPT,
+                        errp) &&
+           /* No MSR: what waits for the end of SMM, by PEBS_ENABLE's bits */
+           check_loaded(MSR_IA32_PEBS_ENABLE, env->pebs_armed,
+                        counters_mask(env), errp);
+}
+
+static void clear_state(CPUX86State *env)
+{
+    memset(env->msr_gp_counters, 0, sizeof(env->msr_gp_counters));
+    memset(env->msr_gp_evtsel, 0, sizeof(env->msr_gp_evtsel));
+    memset(env->msr_fixed_counters, 0, sizeof(env->msr_fixed_counters));
+    env->msr_fixed_ctr_ctrl = 0;
+    env->msr_global_ctrl = 0;
+    env->msr_global_status = 0;
+    env->msr_global_ovf_ctrl = 0;
+    env->msr_debugctl = 0;
+    env->msr_pebs_enable = 0;
+    env->msr_pebs_data_cfg = 0;
+    env->msr_pebs_ld_lat = 0;
+    env->pebs_armed = 0;
+}
+
+bool x86_pmu_loaded(CPUX86State *env, Error **errp)
+{
+    bool ok = !x86_cpu_has_tcg_pmu(env_archcpu(env)) ||
+              check_loaded_state(env, errp);
+
+    if (!ok) {
+        /* A machine whose load has failed may be let run all the same. */
+        clear_state(env);
+    }
+    restart(env);
+    return ok;
 }

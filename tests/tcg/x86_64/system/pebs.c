@@ -722,6 +722,23 @@ static void check_threshold(void)
     check_end("threshold: LVTPC masked");
 
     check_begin();
+    pebs_init(0, 1);
+    ds_area[DS_THRESHOLD] = ds_area[DS_BASE] + record_size(0);
+    set_counter(0, &events[EV_INSN], SEL_USR | adaptive(), -10ull);
+    set_counter(1, &events[EV_INSN], SEL_BOTH, 0);
+    wrmsr(MSR_DEBUGCTL, DEBUGCTL_FREEZE_PERFMON);
+    pmi_expected();
+    seq_run(&sc->seq, true, 3);
+    check_equal("interrupts", pmi_count, 1);
+    check_equal("GLOBAL_STATUS", pmi_status,
+                OVF_BUF | (config.version >= 4 ? STATUS_CTR_FRZ : 0));
+    /* WRMSR and IRET before, at CPL 0 */
+    check_equal("another counter", rdmsr(MSR_PMC0 + 1), 2 + 10);
+    check_equal("the counter", rdmsr(MSR_PMC0), FAR_AWAY);
+    pmu_clear();
+    check_end("threshold: FREEZE_PERFMON_ON_PMI stops all at the record");
+
+    check_begin();
     pebs_init(full_cfg(), 1);
     ds_area[DS_MAXIMUM] = ds_area[DS_BASE] + 3 * size - 1;
     fill(buffer, 4 * size);
@@ -1156,7 +1173,7 @@ static void run_beside(void)
     ticks = beside_due = 0;
     timer_start(beside_tick, BESIDE_EVERY);
     seq_trace = 0;
-    seq_mask = 1;
+    seq_mask = 3;
     seq_entry = (uintptr_t)beside;
     seq_go(&beside_seq, true, FLAG_IF);
     timer_stop();
@@ -1169,14 +1186,25 @@ static void run_beside(void)
  */
 static void check_beside(void)
 {
+    uint64_t counted;
+
     check_begin();
     pebs_init(0, 1);
     *reset_slot(ds_area, 0) = -(uint64_t)BESIDE_PERIOD;
     set_counter(0, &events[EV_INSN], SEL_USR | adaptive(),
                 -(uint64_t)BESIDE_PERIOD);
+    set_counter(1, &events[EV_INSN], SEL_USR, 0);
     run_beside();
+    check_equal("interrupts enough", ticks >= BESIDE_TICKS, true);
     check_equal("more than one in so many", beside_due > ticks / BESIDE_LEAST,
                 false);
+    /* All samples were there, none came early or late. */
+    counted = rdmsr(MSR_PMC0 + 1);
+    check_equal("a thousand samples and more",
+                counted > 1000 * BESIDE_PERIOD, true);
+    check_equal("since the last sample",
+                (rdmsr(MSR_PMC0) + BESIDE_PERIOD) & COUNTER_MASK,
+                counted % BESIDE_PERIOD);
     pmu_clear();
     check_end("of %d interrupts few come right before a sample (%d)",
               (int)ticks, (int)beside_due);

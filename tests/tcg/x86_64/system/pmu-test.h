@@ -18,6 +18,10 @@
 #include <stdint.h>
 #include <minilib.h>
 
+/* No program needs all that is here. */
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wunused-variable"
+
 /* A handler must not touch the vector registers of what it interrupts. */
 #pragma GCC target("general-regs-only")
 
@@ -106,6 +110,7 @@ static uint64_t low_bits(unsigned n)
 #define MSR_SYSENTER_EIP        0x176
 #define MSR_EVTSEL0             0x186
 #define MSR_MISC_ENABLE         0x1a0
+#define MSR_DEBUGCTL            0x1d9
 #define MSR_FIXED0              0x309
 #define MSR_PERF_CAPABILITIES   0x345
 #define MSR_FIXED_CTRL          0x38d
@@ -973,6 +978,12 @@ enum { EV_INSN = 0, EV_BRANCHES = 4, EV_TAKEN = 8, EV_FAR = 11, EV_LOADS = 13,
 #define SEL_ADAPT   (1ull << 34)
 #define SEL_BOTH    (SEL_USR | SEL_OS)
 
+#define STATUS_CTR_FRZ          (1ull << 59)
+#define STATUS_VERSION4         (0xfull << 58)
+
+#define DEBUGCTL_FREEZE_PERFMON (1ull << 12)
+#define DEBUGCTL_FREEZE_IN_SMM  (1ull << 14)
+
 #define FIXED_BIT(i) (1ull << (32 + (i)))
 #define COUNTER_MASK 0xffffffffffffull
 
@@ -1033,7 +1044,9 @@ static void pmu_clear(void)
     if (config.baseline) {
         wrmsr(MSR_PEBS_DATA_CFG, 0);
     }
-    wrmsr(MSR_OVF_CTRL, config.counters | 1ull << 62 | 1ull << 63);
+    wrmsr(MSR_DEBUGCTL, 0);
+    wrmsr(MSR_OVF_CTRL, config.counters | 1ull << 62 | 1ull << 63 |
+                        (config.version >= 4 ? STATUS_VERSION4 : 0));
     apic_write(APIC_LVTPC, APIC_MASKED);
 }
 

@@ -133,6 +133,7 @@ static void check_reset_values(const char *when)
     }
     check_zero("GLOBAL_STATUS", MSR_STATUS);
     check_zero("GLOBAL_OVF_CTRL", MSR_OVF_CTRL);
+    check_zero("DEBUGCTL", MSR_DEBUGCTL);
     if (config.version >= 4) {
         check_zero("GLOBAL_STATUS_SET", MSR_STATUS_SET);
         check_zero("GLOBAL_INUSE", MSR_INUSE);
@@ -244,25 +245,36 @@ static void check_counter_msrs(void)
     check_end("counters that don't exist hold nothing");
 }
 
+/* The widest linear address that the CPU has: LA57 is a matter of paging. */
+static unsigned linear_width(void)
+{
+    uint32_t r[4];
+
+    cpuid(7, 0, r);
+    return r[2] >> 16 & 1 ? 57 : 48;
+}
+
 static void check_ds_area(void)
 {
+    unsigned top = linear_width() - 1;
+    uint64_t lowest = -1ull << top;
+
     check_begin();
     for (unsigned bit = 0; bit < 64; bit++) {
         uint64_t value = 1ull << bit;
 
         wrmsr(MSR_DS_AREA, 0);
         check_equal("one bit", try_wrmsr(MSR_DS_AREA, value),
-                    bit < 47 ? -1 : GP_FAULT);
-        check_equal("its value", rdmsr(MSR_DS_AREA), bit < 47 ? value : 0);
+                    bit < top ? -1 : GP_FAULT);
+        check_equal("its value", rdmsr(MSR_DS_AREA), bit < top ? value : 0);
     }
-    check_equal("top half", try_wrmsr(MSR_DS_AREA, 0xffff800000000000ull), -1);
-    check_equal("top half", rdmsr(MSR_DS_AREA), 0xffff800000000000ull);
+    check_equal("top half", try_wrmsr(MSR_DS_AREA, lowest), -1);
+    check_equal("top half", rdmsr(MSR_DS_AREA), lowest);
     check_equal("the last address", try_wrmsr(MSR_DS_AREA, -1ull), -1);
-    check_equal("hole", try_wrmsr(MSR_DS_AREA, 0xfffe800000000000ull),
-                GP_FAULT);
+    check_equal("hole", try_wrmsr(MSR_DS_AREA, lowest - 1), GP_FAULT);
     check_equal("after a fault", rdmsr(MSR_DS_AREA), -1ull);
     wrmsr(MSR_DS_AREA, 0);
-    check_end("DS_AREA takes canonical addresses only");
+    check_end("DS_AREA takes canonical addresses of %d bits only", (int)top + 1);
 }
 
 static void check_absent_pebs(void)
@@ -311,6 +323,31 @@ static void check_misc_enable(void)
     check_equal("value", rdmsr(MSR_MISC_ENABLE), old ^ 1);
     check_equal("back", try_wrmsr(MSR_MISC_ENABLE, old), -1);
     check_end("MISC_ENABLE: bits 7, 11 and 12");
+}
+
+/* LBR, BTF and FREEZE_LBRS_ON_PMI have nothing behind them. */
+#define DEBUGCTL_DROPPED    0x803ull
+#define DEBUGCTL_KEPT       (DEBUGCTL_FREEZE_PERFMON | DEBUGCTL_FREEZE_IN_SMM)
+
+static void check_debugctl(void)
+{
+    check_begin();
+    for (unsigned bit = 0; bit < 64; bit++) {
+        uint64_t value = 1ull << bit;
+        bool taken = value & (DEBUGCTL_DROPPED | DEBUGCTL_KEPT);
+
+        wrmsr(MSR_DEBUGCTL, 0);
+        check_equal("fault", try_wrmsr(MSR_DEBUGCTL, value),
+                    taken ? -1 : GP_FAULT);
+        check_equal("value", rdmsr(MSR_DEBUGCTL), value & DEBUGCTL_KEPT);
+    }
+    check_equal("what Linux writes with branch records",
+                try_wrmsr(MSR_DEBUGCTL, 0x1801), -1);
+    check_equal("value", rdmsr(MSR_DEBUGCTL), DEBUGCTL_FREEZE_PERFMON);
+    check_equal("all bits", try_wrmsr(MSR_DEBUGCTL, -1ull), GP_FAULT);
+    check_equal("after a fault", rdmsr(MSR_DEBUGCTL), DEBUGCTL_FREEZE_PERFMON);
+    wrmsr(MSR_DEBUGCTL, 0);
+    check_end("DEBUGCTL: bits are kept, dropped or reserved");
 }
 
 /* Overflow all counters at once, without interrupts. */
@@ -474,7 +511,7 @@ static void check_rdpmc(void)
 #define PMI_VECTOR  0x91
 
 static unsigned pmi_count;
-static uint64_t pmi_rip, pmi_cs, pmi_status;
+static uint64_t pmi_rip, pmi_cs, pmi_status, pmi_ctrl;
 static uint32_t pmi_lvtpc;
 
 static void pmi_handler(Frame *f)
@@ -483,6 +520,7 @@ static void pmi_handler(Frame *f)
         pmi_rip = f->rip;
         pmi_cs = f->cs;
         pmi_status = rdmsr(MSR_STATUS);
+        pmi_ctrl = rdmsr(MSR_GLOBAL_CTRL);
         pmi_lvtpc = apic_read(APIC_LVTPC);
     }
     if (f->vector == PMI_VECTOR) {
@@ -1280,6 +1318,158 @@ static void check_vector(void)
     check_end("PMI by a vector waits for IF and the shadow of STI");
 }
 
+/* ---- freezing ---- */
+
+/*
+ * WRMSRs that stop and start counting in the midst of it: @stop to MSR @msr,
+ * then @start to @start_msr.  Counted are the first of four WRMSRs and what
+ * loads the second, the third, and what loads the last.
+ */
+#define COUNTED_AROUND_STOP     8
+
+static void stop_and_start(uint32_t msr, uint64_t stop, uint32_t start_msr,
+                           uint64_t start, uint64_t mask)
+{
+    static uint32_t values[2][3] __attribute__((used));
+
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t value = i ? start : stop;
+
+        values[i][0] = i ? start_msr : msr;
+        values[i][1] = value;
+        values[i][2] = value >> 32;
+    }
+    asm volatile("wrmsr\n"
+                 "mov (%%rsi), %%ecx\n"
+                 "mov 4(%%rsi), %%eax\n"
+                 "mov 8(%%rsi), %%edx\n"
+                 "wrmsr\n"
+                 ".rept 20\n"
+                 "nop\n"
+                 ".endr\n"
+                 "mov 12(%%rsi), %%ecx\n"
+                 "mov 16(%%rsi), %%eax\n"
+                 "mov 20(%%rsi), %%edx\n"
+                 "wrmsr\n"
+                 "mov $0x38f, %%ecx\n"
+                 "mov $0, %%eax\n"
+                 "mov $0, %%edx\n"
+                 "wrmsr"
+                 : "+c"((uint32_t){ MSR_GLOBAL_CTRL }),
+                   "+a"((uint32_t){ mask }), "+d"((uint32_t){ mask >> 32 })
+                 : "S"(values) : "memory");
+}
+
+static void set_all_counters(uint64_t value)
+{
+    for (unsigned i = 0; i < config.gp; i++) {
+        set_counter(i, &events[EV_INSN], SEL_OS, value);
+    }
+    wrmsr(MSR_FIXED_CTRL, 0x111);
+    for (unsigned i = 0; i < 3; i++) {
+        wrmsr(MSR_FIXED0 + i, value);
+    }
+}
+
+static void expect_all_counters(uint64_t value)
+{
+    for (unsigned i = 0; i < config.gp; i++) {
+        check_equal("GP counter", rdmsr(MSR_PMC0 + i), value);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        check_equal("fixed counter", rdmsr(MSR_FIXED0 + i), value);
+    }
+}
+
+static void check_ctr_frz(void)
+{
+    const Scenario *sc = find_scenario("arithmetic");
+
+    scenario_begin(sc, false);
+    check_begin();
+    set_all_counters(0x1000);
+    wrmsr(MSR_STATUS_SET, STATUS_CTR_FRZ);
+    seq_run(&sc->seq, false, config.counters);
+    expect_all_counters(0x1000);
+    check_equal("GLOBAL_STATUS", rdmsr(MSR_STATUS), STATUS_CTR_FRZ);
+    wrmsr(MSR_OVF_CTRL, STATUS_CTR_FRZ);
+    seq_run(&sc->seq, false, config.counters);
+    expect_all_counters(0x1000 + expected_count(&events[EV_INSN], SEL_OS));
+    pmu_clear();
+    check_end("CTR_Frz: nothing counts until it is cleared");
+    scenario_end();
+
+    check_begin();
+    set_all_counters(0x1000);
+    stop_and_start(MSR_STATUS_SET, STATUS_CTR_FRZ, MSR_OVF_CTRL,
+                   STATUS_CTR_FRZ, config.counters);
+    expect_all_counters(0x1000 + COUNTED_AROUND_STOP);
+    pmu_clear();
+    check_end("CTR_Frz, set and cleared while counting");
+
+    check_begin();
+    for (unsigned bit = 58; bit < 62; bit++) {
+        uint64_t other = 1ull << bit;
+
+        if (other == STATUS_CTR_FRZ) {
+            continue;
+        }
+        set_all_counters(0x1000);
+        /* The WRMSRs count, too, and so do the NOPs between them. */
+        stop_and_start(MSR_STATUS_SET, other, MSR_OVF_CTRL, other,
+                       config.counters);
+        expect_all_counters(0x1000 + COUNTED_AROUND_STOP + 1 + 20 + 3);
+    }
+    pmu_clear();
+    check_end("no other bit of GLOBAL_STATUS stops anything");
+}
+
+static void expect_frozen(uint64_t overflowed)
+{
+    check_equal("interrupts", pmi_count, 1);
+    check_equal("GLOBAL_STATUS at the PMI", pmi_status,
+                overflowed | (config.version >= 4 ? STATUS_CTR_FRZ : 0));
+    check_equal("GLOBAL_CTRL at the PMI", pmi_ctrl,
+                config.version >= 4 ? 7 | FIXED_BIT(0) : 0);
+}
+
+static void check_freeze_on_pmi(void)
+{
+    const Scenario *sc = find_scenario("arithmetic");
+
+    scenario_begin(sc, false);
+    check_begin();
+    for (unsigned n = 1; n < step_count - 4; n++) {
+        set_counter(0, &events[EV_INSN], SEL_OS | SEL_INT, -(uint64_t)n);
+        set_counter(1, &events[EV_INSN], SEL_OS, 0);
+        set_counter(2, &events[EV_INSN], SEL_BOTH, 0);
+        wrmsr(MSR_FIXED_CTRL, 1);
+        wrmsr(MSR_FIXED0, 0);
+        wrmsr(MSR_DEBUGCTL, DEBUGCTL_FREEZE_PERFMON);
+        pmi_count = 0;
+        apic_write(APIC_LVTPC, APIC_NMI);
+        seq_run(&sc->seq, false, 7 | FIXED_BIT(0));
+        expect_frozen(1);
+        check_equal("what overflowed", rdmsr(MSR_PMC0), 0);
+        check_equal("beside it", rdmsr(MSR_PMC0 + 1), n);
+        check_equal("at both levels", rdmsr(MSR_PMC0 + 2), n);
+        check_equal("fixed", rdmsr(MSR_FIXED0), n);
+        pmu_clear();
+    }
+    check_end("FREEZE_PERFMON_ON_PMI: all stop at the instruction");
+
+    check_begin();
+    set_counter(0, &events[EV_INSN], SEL_OS, -10ull);
+    wrmsr(MSR_DEBUGCTL, DEBUGCTL_FREEZE_PERFMON);
+    seq_run(&sc->seq, false, 1);
+    check_equal("GLOBAL_STATUS", rdmsr(MSR_STATUS), 1);
+    check_equal("counter", rdmsr(MSR_PMC0),
+                expected_count(&events[EV_INSN], SEL_OS) - 10);
+    pmu_clear();
+    check_end("an overflow without a PMI freezes nothing");
+    scenario_end();
+}
+
 /* Only the PMI ends this halt; the timer would say that it was lost. */
 SEQUENCE(halt_for_pmi,
     N("sti")
@@ -1398,6 +1588,7 @@ static void dirty_and_reset(void)
     if (config.pebs) {
         wrmsr(MSR_DS_AREA, 0x1000);
     }
+    wrmsr(MSR_DEBUGCTL, DEBUGCTL_KEPT);
     kept[KEPT_COUNT] = tap_count;
     kept[KEPT_FAILED] = tap_failed;
     kept[KEPT_MARK] = RESET_MAGIC;
@@ -1437,6 +1628,7 @@ static void check_msrs(void)
     }
     check_absent_pebs();
     check_misc_enable();
+    check_debugctl();
     check_status();
     check_rdpmc();
 }
@@ -1476,6 +1668,10 @@ int main(void)
     check_same_instruction();
     check_undelivered();
     check_vector();
+    if (config.version >= 4) {
+        check_ctr_frz();
+    }
+    check_freeze_on_pmi();
     check_halt();
     if (config.icount) {
         check_time();
