@@ -10,19 +10,25 @@
 #include "qapi/error.h"
 #include "qapi/qapi-commands-pebs.h"
 
-PebsVcpuList *qmp_query_pebs(Error **errp)
+#define NO_PEBS "PEBS is a feature of x86-64 CPUs"
+
+PebsVcpuInfoList *qmp_query_pebs(Error **errp)
 {
-    error_setg(errp, "PEBS is a feature of x86 CPUs");
+    error_setg(errp, NO_PEBS);
     return NULL;
 }
 
 PebsCapabilities *qmp_query_pebs_capabilities(Error **errp)
 {
-    error_setg(errp, "PEBS is a feature of x86 CPUs");
-    return NULL;
+    PebsCapabilities *caps = g_new0(PebsCapabilities, 1);
+
+    caps->has_obstacles = true;
+    QAPI_LIST_PREPEND(caps->obstacles, PEBS_OBSTACLE_TARGET);
+    caps->error_desc = g_strdup(NO_PEBS);
+    return caps;
 }
 
 void hmp_info_pebs(Monitor *mon, const QDict *qdict)
 {
-    monitor_printf(mon, "PEBS is a feature of x86 CPUs\n");
+    monitor_printf(mon, NO_PEBS "\n");
 }

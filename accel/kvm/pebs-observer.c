@@ -26,7 +26,9 @@ typedef struct Watch {
     int wanted;
     int told;               /* and the helper watches it */
     int refused;            /* by the helper */
-    uint64_t entries;       /* of the slot when the helper was asked */
+    /* Of the slot when the helper was asked */
+    uint64_t entries, active_entries, suspended_entries;
+    PebsObservation past;   /* what helpers counted that are gone */
 } Watch;
 
 typedef struct PebsObserver {
@@ -46,6 +48,30 @@ typedef struct PebsObserver {
 
 static PebsObserver *observer;
 
+static bool is_watched(const Watch *w)
+{
+    return w->told && w->told == w->wanted;
+}
+
+/*
+ * Read in the opposite order of that in which the BPF program writes: no number
+ * is greater than the one that it is a part of.
+ */
+static PebsObservation observation(unsigned slot)
+{
+    const struct PebsHelperSlot *s = &observer->memory[slot];
+    const Watch *w = &observer->watches[slot];
+    PebsObservation seen = w->past;
+
+    seen.suspended_entries += qatomic_load_acquire(&s->suspended_entries) -
+                              w->suspended_entries;
+    seen.active_entries += qatomic_load_acquire(&s->active_entries) -
+                           w->active_entries;
+    seen.entries += qatomic_load_acquire(&s->entries) - w->entries;
+    seen.report = qatomic_read(&s->report);
+    return seen;
+}
+
 /* Once for each time that it goes, however often it is tried again */
 static void complain(const char *why)
 {
@@ -63,8 +89,13 @@ static void complain(const char *why)
 static void forget_helper(void)
 {
     for (unsigned i = 0; i < observer->slots; i++) {
-        observer->watches[i].told = 0;
-        observer->watches[i].refused = 0;
+        Watch *w = &observer->watches[i];
+
+        if (observer->memory && is_watched(w)) {
+            w->past = observation(i);
+        }
+        w->told = 0;
+        w->refused = 0;
     }
     if (observer->memory) {
         munmap(observer->memory, observer->slots * sizeof(*observer->memory));
@@ -105,10 +136,13 @@ static void ask(uint32_t kind, uint32_t slot, uint32_t value)
 
 static void ask_about(unsigned slot)
 {
+    const struct PebsHelperSlot *s = &observer->memory[slot];
     Watch *w = &observer->watches[slot];
 
     w->told = 0;
-    w->entries = qatomic_read(&observer->memory[slot].entries);
+    w->entries = qatomic_read(&s->entries);
+    w->active_entries = qatomic_read(&s->active_entries);
+    w->suspended_entries = qatomic_read(&s->suspended_entries);
     ask(w->wanted ? PEBS_HELPER_WATCH : PEBS_HELPER_UNWATCH, slot, w->wanted);
 }
 
@@ -289,25 +323,17 @@ void pebs_observer_watch(unsigned slot, int thread)
     if (observer) {
         observer->watches[slot].wanted = thread;
         observer->watches[slot].refused = 0;
+        observer->watches[slot].past = (PebsObservation) {};
         ask_next();
     }
 }
 
-bool pebs_observer_read(unsigned slot, uint64_t *report)
+bool pebs_observer_read(unsigned slot, PebsObservation *seen)
 {
-    const struct PebsHelperSlot *s;
-    const Watch *w;
-
-    if (!observer || !observer->memory) {
+    if (!observer || !observer->memory ||
+        !is_watched(&observer->watches[slot])) {
         return false;
     }
-    w = &observer->watches[slot];
-    s = &observer->memory[slot];
-    /* The BPF program counts an entry after it has reported on it. */
-    if (!w->told || w->told != w->wanted ||
-        qatomic_load_acquire(&s->entries) == w->entries) {
-        return false;
-    }
-    *report = qatomic_read(&s->report);
-    return true;
+    *seen = observation(slot);
+    return seen->entries != observer->watches[slot].past.entries;
 }

@@ -14,18 +14,21 @@
 
 #include <linux/types.h>
 
-#define PEBS_HELPER_VERSION     1
+#define PEBS_HELPER_VERSION     2
 #define PEBS_HELPER_MAX_SLOTS   4096
 #define PEBS_HELPER_SOCKET      "qemu-pebs-helper.sock"
 
 /*
- * Written at each VM entry of the thread that is watched in it.  The helper
- * can't write here either, so what a slot held before it was watched stays:
- * only a number of entries other than then tells that @report is news.
+ * Written at each VM entry of the thread that is watched in it, in this order.
+ * The helper can't write here either, so what a slot held before it was watched
+ * stays: only a number of entries other than then tells that @report is news,
+ * and numbers count from then.
  */
 struct PebsHelperSlot {
-    __u64 report;           /* see target/i386/pebs-report.h */
-    __u64 entries;          /* how many reports there were */
+    __u64 report;               /* see target/i386/pebs-report.h */
+    __u64 entries;              /* how many reports there were */
+    __u64 active_entries;       /* with PEBS counters active */
+    __u64 suspended_entries;    /* where one of them doesn't sample */
 };
 
 enum {

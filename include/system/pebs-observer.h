@@ -25,11 +25,19 @@ bool pebs_observer_started(void);
 /* Watch this thread in @slot; 0 for none. */
 void pebs_observer_watch(unsigned slot, int thread);
 
+/* What was seen of a vCPU; numbers are of VM entries since QEMU started */
+typedef struct PebsObservation {
+    uint64_t report;
+    uint64_t entries;
+    uint64_t active_entries;
+    uint64_t suspended_entries;
+} PebsObservation;
+
 /**
- * pebs_observer_read: the last report of @slot
+ * pebs_observer_read: the last report of @slot, and how many there were
  *
  * Returns false if nobody watches it, or if it has not been seen yet.
  */
-bool pebs_observer_read(unsigned slot, uint64_t *report);
+bool pebs_observer_read(unsigned slot, PebsObservation *seen);
 
 #endif

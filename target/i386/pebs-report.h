@@ -19,8 +19,12 @@
 
 enum {
     PEBS_REPORT_INACTIVE,   /* no active PEBS counter */
-    PEBS_REPORT_UNMAPPED,   /* on no physical counter */
+    PEBS_REPORT_UNMAPPED,   /* on no physical counter: none is left */
     PEBS_REPORT_MAPPED,     /* plus the physical counter's position */
+    /* on a physical counter that no guest has, so without a position */
+    PEBS_REPORT_BEYOND = PEBS_REPORT_MAPPED + PEBS_REPORT_COUNTERS,
+    PEBS_REPORT_HOST_PEBS,  /* on its own, stopped by the host's PEBS */
+    PEBS_REPORT_OTHER,      /* does not sample for another reason */
 };
 
 #endif

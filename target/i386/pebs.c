@@ -13,6 +13,7 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "cpu.h"
+#include "cpu-internal.h"
 #include "migration/vmstate.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
@@ -268,59 +269,41 @@ static bool prepare_accel(X86CPU *cpu, Error **errp)
     return no_pmu(errp);
 }
 
-static void offer_tcg(X86PebsOffer *offer)
+static bool observe_tcg(const X86CPU *cpu, X86PebsObservation *seen)
 {
-    *offer = (X86PebsOffer) {
-        .format = TCG_PEBS_FORMAT,
-        .baseline = true,
-        .gp_counters = TCG_PMU_GP_COUNTERS,
+    const CPUX86State *env = &cpu->env;
+
+    *seen = (X86PebsObservation) {
+        .source = PEBS_PATH_SOURCE_TCG,
+        .report = qatomic_read(&cpu->pebs_report),
+        .fast_records = qatomic_read(&env->pebs_fast_records),
+        .slow_records = qatomic_read(&env->pebs_slow_records),
+        .dropped_records = qatomic_read(&env->pebs_dropped_records),
     };
-}
-
-static void offer_kvm(X86PebsOffer *offer, const KvmPebsOffer *kvm)
-{
-    *offer = (X86PebsOffer) {
-        .format = extract64(kvm->perf_capabilities, PERF_CAP_PEBS_FORMAT_SHIFT,
-                            PERF_CAP_PEBS_FORMAT_LENGTH),
-        .baseline = kvm->perf_capabilities & PERF_CAP_PEBS_BASELINE,
-        .gp_counters = kvm->gp_counters,
-    };
-}
-
-bool x86_pebs_offered(X86PebsOffer *offer, Error **errp)
-{
-    KvmPebsOffer kvm;
-
-    if (tcg_enabled()) {
-        offer_tcg(offer);
-        return true;
-    }
-    if (!kvm_enabled()) {
-        return no_pmu(errp);
-    }
-    if (!kvm_pebs_probe(&kvm, errp)) {
-        return false;
-    }
-    offer_kvm(offer, &kvm);
     return true;
 }
 
-bool x86_pebs_is_watched(const X86CPU *cpu)
+static bool observe_kvm(const X86CPU *cpu, X86PebsObservation *seen)
 {
-    uint64_t report;
+    PebsObservation kvm;
 
-    return kvm_enabled() ? kvm_pebs_report(cpu, &report)
-                         : x86_cpu_has_tcg_pmu(cpu);
+    if (!kvm_pebs_observe_vcpu(cpu, &kvm)) {
+        return false;
+    }
+    *seen = (X86PebsObservation) {
+        .source = PEBS_PATH_SOURCE_KVM_HELPER,
+        .report = kvm.report,
+        .entries = kvm.entries,
+        .active_entries = kvm.active_entries,
+        .suspended_entries = kvm.suspended_entries,
+    };
+    return true;
 }
 
-uint64_t x86_pebs_report(const X86CPU *cpu)
+bool x86_pebs_observe(const X86CPU *cpu, X86PebsObservation *seen)
 {
-    uint64_t report;
-
-    if (!kvm_enabled()) {
-        return qatomic_read(&cpu->pebs_report);
-    }
-    return kvm_pebs_report(cpu, &report) ? report : 0;
+    return x86_cpu_has_pebs(cpu) &&
+           (kvm_enabled() ? observe_kvm(cpu, seen) : observe_tcg(cpu, seen));
 }
 
 bool x86_pebs_is_polled(void)
@@ -444,6 +427,10 @@ static bool expose_pebs(X86CPU *cpu, Error **errp)
     env->features[FEAT_PERF_CAPABILITIES] |=
         kvm_enabled() ? kvm_pebs_perf_capabilities()
                       : tcg_perf_capabilities(cpu);
+    /* Management reads here what was negotiated, to pin it. */
+    cpu->pebs_format = x86_cpu_pebs_format(cpu);
+    cpu->pebs_baseline = x86_cpu_pebs_baseline(cpu) ? ON_OFF_AUTO_ON
+                                                    : ON_OFF_AUTO_OFF;
     return true;
 }
 
@@ -770,5 +757,109 @@ bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
         return false;
     }
     prepare_shown(cpu);
+    return true;
+}
+
+/*
+ * What is offered
+ */
+
+/* qemu-system-i386 has no 64-bit CPUs. */
+static bool check_target(uint32_t *obstacles, Error **errp)
+{
+    if (!(x86_cpu_get_supported_feature_word(NULL, FEAT_8000_0001_EDX) &
+          CPUID_EXT2_LM)) {
+        *obstacles = BIT(PEBS_OBSTACLE_TARGET);
+        error_setg(errp, "pebs=on needs 64-bit CPUs: use qemu-system-x86_64");
+        return false;
+    }
+    return true;
+}
+
+static void expose(X86CPU *cpu, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (object_property_set_str(OBJECT(cpu), "pebs", "on", errp) &&
+        x86_cpu_pebs_prepare(cpu, errp)) {
+        x86_cpu_expand_features(cpu, errp);
+        if (!*errp) {
+            expose_pebs(cpu, errp);
+        }
+    }
+}
+
+/* As realize does it; nobody else gets to see this CPU. */
+static X86CPU *try_pebs(ObjectClass *oc)
+{
+    X86CPU *cpu = X86_CPU(object_new_with_class(oc));
+    Error *error = NULL;
+
+    expose(cpu, &error);
+    if (error) {
+        error_free(error);
+        object_unref(OBJECT(cpu));
+        return NULL;
+    }
+    return cpu;
+}
+
+bool x86_pebs_starts(ObjectClass *oc)
+{
+    X86CPU *cpu = try_pebs(oc);
+    bool starts = cpu;
+
+    object_unref(OBJECT(cpu));
+    return starts;
+}
+
+/* TCG gives the same to all CPU models that have it. */
+static void offer_tcg(X86PebsOffer *offer)
+{
+    X86CPU *cpu = try_pebs(object_class_by_name(
+                               X86_CPU_TYPE_NAME("Icelake-Server")));
+    ShownPebs shown;
+
+    get_shown(cpu, &shown);
+    *offer = (X86PebsOffer) {
+        .perf_capabilities = shown.perf_capabilities,
+        .gp_counters = x86_cpu_pmu_gp_counters(cpu),
+        .family = shown.family,
+        .model = shown.model,
+    };
+    memcpy(offer->cpuid_0xa, shown.pmu, sizeof(shown.pmu));
+    object_unref(OBJECT(cpu));
+}
+
+static void offer_kvm(X86PebsOffer *offer, const KvmPebsOffer *kvm)
+{
+    *offer = (X86PebsOffer) {
+        .perf_capabilities = kvm->perf_capabilities,
+        .gp_counters = kvm->gp_counters,
+        .family = x86_cpu_family(kvm->cpuid_version),
+        .model = x86_cpu_model(kvm->cpuid_version),
+    };
+    memcpy(offer->cpuid_0xa, kvm->cpuid_0xa, sizeof(kvm->cpuid_0xa));
+}
+
+bool x86_pebs_offered(X86PebsOffer *offer, uint32_t *obstacles, Error **errp)
+{
+    KvmPebsOffer kvm;
+
+    if (!kvm_enabled() && !tcg_enabled()) {
+        *obstacles = BIT(PEBS_OBSTACLE_ACCELERATOR);
+        return no_pmu(errp);
+    }
+    if (!check_target(obstacles, errp)) {
+        return false;
+    }
+    if (tcg_enabled()) {
+        offer_tcg(offer);
+        return true;
+    }
+    if (!kvm_pebs_probe(&kvm, obstacles, errp)) {
+        return false;
+    }
+    offer_kvm(offer, &kvm);
     return true;
 }

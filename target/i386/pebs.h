@@ -10,6 +10,7 @@
 #include "qemu/bitops.h"
 #include "cpu.h"
 #include "migration/vmstate.h"
+#include "qapi/qapi-types-pebs.h"
 #include "pebs-report.h"
 
 /* IA32_PERF_CAPABILITIES */
@@ -82,19 +83,32 @@ bool x86_cpu_ds_area_valid(const X86CPU *cpu, uint64_t address);
 
 /* What pebs=on gives a guest */
 typedef struct X86PebsOffer {
-    unsigned format;
-    bool baseline;
+    /* PERF_CAP_PEBS_MASK of IA32_PERF_CAPABILITIES */
+    uint64_t perf_capabilities;
     unsigned gp_counters;
+    /* CPUID family and model that a guest shows */
+    unsigned family;
+    unsigned model;
+    /* EAX to EDX */
+    uint32_t cpuid_0xa[4];
 } X86PebsOffer;
 
 /**
  * x86_pebs_offered: what pebs=on would get with this accelerator and host
  * @offer: filled in if it is supported
+ * @obstacles: if not, BIT(PEBS_OBSTACLE_...) of each possible cause
  * @errp: says why it isn't
  *
  * Needs no vCPU, and no machine.
  */
-bool x86_pebs_offered(X86PebsOffer *offer, Error **errp);
+bool x86_pebs_offered(X86PebsOffer *offer, uint32_t *obstacles, Error **errp);
+
+/**
+ * x86_pebs_starts: whether a CPU of this class would start with pebs=on
+ *
+ * Tries it: makes one, and checks what realize does.
+ */
+bool x86_pebs_starts(ObjectClass *oc);
 
 /* CPUID leaf 0xA of TCG's PMU */
 void x86_cpu_tcg_pmu_cpuid(const X86CPU *cpu, uint32_t *eax, uint32_t *ebx,
@@ -124,11 +138,22 @@ static inline unsigned pebs_report_counter(uint64_t report, unsigned index)
  */
 void x86_pebs_publish(X86CPU *cpu, uint64_t report);
 
-/* Whether there are reports on this vCPU. */
-bool x86_pebs_is_watched(const X86CPU *cpu);
+/* What is observed of a vCPU's PEBS counters */
+typedef struct X86PebsObservation {
+    PebsPathSource source;
+    uint64_t report;
+    /* TCG: records since QEMU started */
+    uint64_t fast_records;
+    uint64_t slow_records;
+    uint64_t dropped_records;
+    /* KVM: VM entries that were watched since QEMU started */
+    uint64_t entries;
+    uint64_t active_entries;
+    uint64_t suspended_entries;
+} X86PebsObservation;
 
-/* The last report on this vCPU, if it is watched */
-uint64_t x86_pebs_report(const X86CPU *cpu);
+/* Returns false if the vCPU has no PEBS, or nobody watches. */
+bool x86_pebs_observe(const X86CPU *cpu, X86PebsObservation *seen);
 
 /* Whether nobody tells of new reports, so that they have to be looked for. */
 bool x86_pebs_is_polled(void);

@@ -221,6 +221,42 @@ static const Counters counters[] = {
     { "stock", "Icelake-Server,pmu=on", 0 },
 };
 
+static char *get_str(QTestState *qts, const char *property)
+{
+    QDict *reply = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
+                             " 'path': %s, 'property': %s } }",
+                             VCPU0, property);
+    char *value = g_strdup(qdict_get_str(reply, "return"));
+
+    qobject_unref(reply);
+    return value;
+}
+
+typedef struct ReadBack {
+    const char *name;
+    const char *cpu;
+    int format;
+    const char *baseline;
+} ReadBack;
+
+static const ReadBack read_back[] = {
+    { "default", "Icelake-Server,pebs=on", 4, "on" },
+    { "other", "Icelake-Server,pebs=on,pebs-format=5,pebs-baseline=off", 5,
+      "off" },
+    { "without", "Icelake-Server,pebs=off", 0, "auto" },
+};
+
+static void test_read_back(const void *data)
+{
+    const ReadBack *r = data;
+    QTestState *qts = start(r->cpu);
+    g_autofree char *baseline = get_str(qts, "pebs-baseline");
+
+    g_assert_cmpint(get_int(qts, "pebs-format"), ==, r->format);
+    g_assert_cmpstr(baseline, ==, r->baseline);
+    qtest_quit(qts);
+}
+
 /* What was negotiated can be read, and there is a PMU with it. */
 static void test_counters(const void *data)
 {
@@ -357,21 +393,31 @@ static QDict *query_vcpu(QTestState *qts, int index)
     return vcpu;
 }
 
+/* Without PEBS there is nothing to observe. */
+static void assert_off(QDict *vcpu)
+{
+    g_assert_false(qdict_get_bool(vcpu, "enabled"));
+    g_assert_false(qdict_haskey(vcpu, "format"));
+    g_assert_false(qdict_haskey(vcpu, "baseline"));
+    g_assert_false(qdict_haskey(vcpu, "observed"));
+    qobject_unref(vcpu);
+}
+
 static void test_query(void)
 {
     QTestState *qts = start("Icelake-Server,pebs=on");
     QDict *vcpu = query_vcpu(qts, 0);
+    QDict *observed = qdict_get_qdict(vcpu, "observed");
 
     g_assert_cmpstr(qdict_get_str(vcpu, "qom-path"), ==, VCPU0);
-    g_assert_cmpstr(qdict_get_str(vcpu, "path"), ==, "idle");
-    g_assert_cmpstr(qdict_get_str(vcpu, "source"), ==, "tcg");
-    g_assert_false(qdict_get_bool(vcpu, "suspended"));
+    g_assert_true(qdict_get_bool(vcpu, "enabled"));
     g_assert_cmpint(qdict_get_int(vcpu, "format"), ==, 4);
     g_assert_true(qdict_get_bool(vcpu, "baseline"));
-    g_assert_true(qlist_empty(qdict_get_qlist(vcpu, "counters")));
-    g_assert_cmpint(qdict_get_int(vcpu, "fast-records"), ==, 0);
-    g_assert_cmpint(qdict_get_int(vcpu, "slow-records"), ==, 0);
-    g_assert_cmpint(qdict_get_int(vcpu, "dropped-records"), ==, 0);
+    g_assert_cmpstr(qdict_get_str(observed, "source"), ==, "tcg");
+    g_assert_cmpstr(qdict_get_str(observed, "path"), ==, "idle");
+    g_assert_false(qdict_get_bool(observed, "suspended"));
+    g_assert_true(qlist_empty(qdict_get_qlist(observed, "counters")));
+    g_assert_false(qdict_haskey(observed, "entries"));
     qobject_unref(vcpu);
     qtest_quit(qts);
 }
@@ -379,16 +425,139 @@ static void test_query(void)
 static void test_query_off(const void *data)
 {
     QTestState *qts = start(data);
+
+    assert_off(query_vcpu(qts, 0));
+    qtest_quit(qts);
+}
+
+/* The answer is there before the guest is. */
+static void test_query_incoming(void)
+{
+    QTestState *qts = qtest_init("-nodefaults -machine pc -accel tcg "
+                                 "-cpu Icelake-Server,pebs=on "
+                                 "-incoming defer");
     QDict *vcpu = query_vcpu(qts, 0);
 
-    g_assert_cmpstr(qdict_get_str(vcpu, "path"), ==, "off");
-    g_assert_cmpstr(qdict_get_str(vcpu, "source"), ==, "none");
-    g_assert_false(qdict_haskey(vcpu, "format"));
-    g_assert_false(qdict_haskey(vcpu, "baseline"));
-    g_assert_false(qdict_haskey(vcpu, "fast-records"));
+    g_assert_true(qdict_haskey(vcpu, "observed"));
     qobject_unref(vcpu);
     qtest_quit(qts);
 }
+
+/* ---- statistics ---- */
+
+static const char *const tcg_stats[] = {
+    "pebs_fast_records", "pebs_slow_records", "pebs_dropped_records",
+    "pebs_active", "pebs_slow", "pebs_suspended", "pebs_cross_mapped",
+    "pebs_no_counter", "pebs_host_pebs",
+};
+
+/* Takes what query-stats @arguments returns. */
+static QList *query_stats(QTestState *qts, const char *arguments)
+{
+    QDict *reply = qtest_qmp(qts, "{ 'execute': 'query-stats',"
+                             " 'arguments': %p }",
+                             qobject_from_json(arguments, &error_abort));
+    QList *list = qdict_get_qlist(reply, "return");
+
+    g_assert_nonnull(list);
+    qobject_ref(list);
+    qobject_unref(reply);
+    return list;
+}
+
+static size_t entries_of(QTestState *qts, const char *arguments)
+{
+    QList *list = query_stats(qts, arguments);
+    size_t size = qlist_size(list);
+
+    qobject_unref(list);
+    return size;
+}
+
+/* Nothing has happened: numbers are 0, and no condition holds. */
+static void assert_zero(QDict *stat, const char *name)
+{
+    QObject *value = qdict_get(stat, "value");
+
+    g_assert_cmpstr(qdict_get_str(stat, "name"), ==, name);
+    if (qobject_type(value) == QTYPE_QBOOL) {
+        g_assert_false(qdict_get_bool(stat, "value"));
+    } else {
+        g_assert_cmpint(qdict_get_int(stat, "value"), ==, 0);
+    }
+}
+
+static void test_stats(void)
+{
+    QTestState *qts = start("Icelake-Server,pebs=on");
+    QList *list = query_stats(qts, "{ 'target': 'vcpu' }");
+    QDict *entry = qobject_to(QDict, qlist_peek(list));
+    QList *stats = qdict_get_qlist(entry, "stats");
+    const QListEntry *e;
+    int i = 0;
+
+    g_assert_cmpint(qlist_size(list), ==, 1);
+    g_assert_cmpstr(qdict_get_str(entry, "provider"), ==, "pebs");
+    g_assert_cmpstr(qdict_get_str(entry, "qom-path"), ==, VCPU0);
+    g_assert_cmpint(qlist_size(stats), ==, ARRAY_SIZE(tcg_stats));
+    QLIST_FOREACH_ENTRY(stats, e) {
+        assert_zero(qobject_to(QDict, qlist_entry_obj(e)), tcg_stats[i++]);
+    }
+    qobject_unref(list);
+    qtest_quit(qts);
+}
+
+static void test_stats_filtered(void)
+{
+    QTestState *qts = start("Icelake-Server,pebs=on");
+    QDict *reply;
+
+    qobject_unref(plug(qts, ""));
+    g_assert_cmpint(entries_of(qts, "{ 'target': 'vcpu' }"), ==, 2);
+    g_assert_cmpint(entries_of(qts, "{ 'target': 'vcpu', 'vcpus': ["
+                               " '" VCPU0 "' ] }"), ==, 1);
+    g_assert_cmpint(entries_of(qts, "{ 'target': 'vcpu', 'vcpus': ["
+                               " '/machine' ] }"), ==, 0);
+    g_assert_cmpint(entries_of(qts, "{ 'target': 'vm' }"), ==, 0);
+    g_assert_cmpint(entries_of(qts, "{ 'target': 'vcpu', 'providers': ["
+                               " { 'provider': 'kvm' } ] }"), ==, 0);
+    g_assert_cmpint(entries_of(qts, "{ 'target': 'vcpu', 'providers': ["
+                               " { 'provider': 'pebs',"
+                               "   'names': [ 'pebs_slow' ] } ] }"), ==, 2);
+    g_assert_cmpint(entries_of(qts, "{ 'target': 'vcpu', 'providers': ["
+                               " { 'provider': 'pebs',"
+                               "   'names': [ 'pebs_entries' ] } ] }"), ==, 0);
+
+    reply = qtest_qmp(qts, "{ 'execute': 'query-stats-schemas',"
+                      " 'arguments': { 'provider': 'pebs' } }");
+    g_assert_cmpint(qlist_size(qdict_get_qlist(reply, "return")), ==, 1);
+    qobject_unref(reply);
+    qtest_quit(qts);
+}
+
+/* Nobody watches: no entry.  It is no error either. */
+static void test_stats_off(const void *data)
+{
+    QTestState *qts = start(data);
+
+    g_assert_cmpint(entries_of(qts, "{ 'target': 'vcpu' }"), ==, 0);
+    qtest_quit(qts);
+}
+
+/* "info stats" finds each in the schema. */
+static void test_stats_hmp(void)
+{
+    QTestState *qts = start("Icelake-Server,pebs=on");
+    g_autofree char *text = qtest_hmp(qts, "info stats vcpu");
+
+    g_assert_nonnull(strstr(text, "provider: pebs"));
+    g_assert_nonnull(strstr(text, "pebs_dropped_records (cumulative): 0"));
+    g_assert_nonnull(strstr(text, "pebs_host_pebs (instant, boolean): no"));
+    g_assert_null(strstr(text, "failed"));
+    qtest_quit(qts);
+}
+
+/* ---- capabilities ---- */
 
 static QDict *query_capabilities(const char *args)
 {
@@ -402,23 +571,94 @@ static QDict *query_capabilities(const char *args)
     return caps;
 }
 
+static bool has_string(QList *list, const char *string)
+{
+    const QListEntry *e;
+
+    QLIST_FOREACH_ENTRY(list, e) {
+        if (g_str_equal(qstring_get_str(qobject_to(QString,
+                                                   qlist_entry_obj(e))),
+                        string)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void test_capabilities(void)
 {
     QDict *caps = query_capabilities("-machine none -accel tcg");
+    QDict *offer = qdict_get_qdict(caps, "offer"), *regs;
 
     g_assert_true(qdict_get_bool(caps, "supported"));
-    g_assert_false(qdict_haskey(caps, "reason"));
-    g_assert_cmpint(qdict_get_int(caps, "format"), ==, 4);
-    g_assert_true(qdict_get_bool(caps, "baseline"));
-    g_assert_cmpint(qdict_get_int(caps, "gp-counters"), ==, 8);
+    g_assert_false(qdict_haskey(caps, "obstacles"));
+    g_assert_false(qdict_haskey(caps, "error-desc"));
+    /* PEBS_TRAP, PEBS_ARCH_REG, format 4, PEBS_BASELINE */
+    g_assert_cmphex(qdict_get_int(offer, "perf-capabilities"), ==, 0x44c0);
+    g_assert_cmpint(qdict_get_int(offer, "format"), ==, 4);
+    g_assert_true(qdict_get_bool(offer, "baseline"));
+    g_assert_cmpint(qdict_get_int(offer, "gp-counters"), ==, 8);
+    g_assert_cmpint(qdict_get_int(offer, "family"), ==, 6);
+    g_assert_cmpint(qdict_get_int(offer, "model"), ==, 106);
+    regs = qdict_get_qdict(offer, "cpuid-0xa");
+    /* Version 5, 8 counters of 48 bits; 3 fixed ones */
+    g_assert_cmphex(qdict_get_int(regs, "eax") & 0xffffff, ==, 0x300805);
+    g_assert_cmphex(qdict_get_int(regs, "ecx"), ==, 7);
+    g_assert_cmphex(qdict_get_int(regs, "edx") & 0x1fff, ==, 0x603);
     qobject_unref(caps);
+}
 
-    caps = query_capabilities("-machine none");
+static void test_capabilities_none(void)
+{
+    QDict *caps = query_capabilities("-machine none");
+
     g_assert_false(qdict_get_bool(caps, "supported"));
-    g_assert_cmpstr(qdict_get_str(caps, "reason"), ==,
+    g_assert_cmpstr(qdict_get_str(caps, "error-desc"), ==,
                     "pebs=on is not supported with accelerator 'QTest': "
                     "use -accel tcg");
-    g_assert_false(qdict_haskey(caps, "format"));
+    g_assert_cmpint(qlist_size(qdict_get_qlist(caps, "obstacles")), ==, 1);
+    g_assert_true(has_string(qdict_get_qlist(caps, "obstacles"),
+                             "accelerator"));
+    g_assert_false(qdict_haskey(caps, "offer"));
+    qobject_unref(caps);
+}
+
+/* Whether QEMU takes the CPU model: then it complains of what comes after. */
+static bool model_starts(const char *model)
+{
+    g_autofree char *cpu = g_strdup_printf("%s,pebs=on", model);
+    g_autofree char *err = NULL;
+    g_autoptr(GError) error = NULL;
+    const char *argv[] = {
+        qtest_qemu_binary(NULL), "-nodefaults", "-display", "none",
+        "-machine", "pc", "-accel", "tcg", "-cpu", cpu, "-S",
+        "-device", "host-pmc-claim", NULL
+    };
+
+    g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, NULL, &err, NULL,
+                 &error);
+    g_assert_no_error(error);
+    return strstr(err, "no vCPU is named");
+}
+
+/* The models that it names start, the others don't. */
+static void test_capabilities_models(void)
+{
+    static const char * const models[] = {
+        "Icelake-Server", "Icelake-Server-v1", "SapphireRapids-v2",
+        "GraniteRapids", "Snowridge-v4", "Skylake-Server", "max", "base",
+        "EPYC", "Icelake-Server-noTSX",
+    };
+    QDict *caps = query_capabilities("-machine none -accel tcg");
+    QList *named = qdict_get_qlist(qdict_get_qdict(caps, "offer"),
+                                   "cpu-models");
+
+    for (int i = 0; i < ARRAY_SIZE(models); i++) {
+        g_assert_cmpint(has_string(named, models[i]), ==,
+                        model_starts(models[i]));
+    }
+    g_assert_true(has_string(named, "Icelake-Server"));
+    g_assert_false(has_string(named, "max"));
     qobject_unref(caps);
 }
 
@@ -554,6 +794,12 @@ int main(int argc, char **argv)
 
         qtest_add_data_func(path, &counters[i], test_counters);
     }
+    for (int i = 0; i < ARRAY_SIZE(read_back); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/read-back/%s",
+                                                read_back[i].name);
+
+        qtest_add_data_func(path, &read_back[i], test_read_back);
+    }
     qtest_add_func("pebs/introspection", test_introspection);
     for (int i = 0; i < ARRAY_SIZE(misfits); i++) {
         g_autofree char *path = g_strdup_printf("pebs/hotplug/%s",
@@ -566,7 +812,15 @@ int main(int argc, char **argv)
     qtest_add_data_func("pebs/query/off", "Icelake-Server,pebs=off",
                         test_query_off);
     qtest_add_data_func("pebs/query/auto", "max", test_query_off);
-    qtest_add_func("pebs/query/capabilities", test_capabilities);
+    qtest_add_func("pebs/query/incoming", test_query_incoming);
+    qtest_add_func("pebs/stats/tcg", test_stats);
+    qtest_add_func("pebs/stats/filtered", test_stats_filtered);
+    qtest_add_data_func("pebs/stats/off", "Icelake-Server,pebs=off",
+                        test_stats_off);
+    qtest_add_func("pebs/stats/info", test_stats_hmp);
+    qtest_add_func("pebs/capabilities/tcg", test_capabilities);
+    qtest_add_func("pebs/capabilities/accelerator", test_capabilities_none);
+    qtest_add_func("pebs/capabilities/models", test_capabilities_models);
     qtest_add_func("pebs/claim/refused", test_claim);
     qtest_add_func("pebs/claim/without-pmu", test_claim_without_pmu);
     qtest_add_func("pebs/claim/unplugged", test_claim_unplugged);

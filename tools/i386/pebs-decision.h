@@ -18,7 +18,16 @@
 
 /* What perf has behind one of the guest's counters */
 struct pebs_event_state {
-    int scheduled;          /* there is a perf_event, and it is active */
+    /*
+     * It is on a physical counter, wants one but has none (perf puts a pinned
+     * event that doesn't fit into the state of an error), or is off or not
+     * there at all: KVM makes none that its event filter forbids.
+     */
+    enum {
+        PEBS_EVENT_OFF,
+        PEBS_EVENT_WAITING,
+        PEBS_EVENT_ACTIVE,
+    } state;
     int idx;                /* its hw.idx, which outlives the scheduling */
 };
 
@@ -42,8 +51,18 @@ static inline int pebs_position_of(int idx)
     return -1;
 }
 
+/* Where a scheduled event is */
+static inline __u64 pebs_place_of(int idx)
+{
+    int physical = pebs_position_of(idx);
+
+    return idx < 0 ? PEBS_REPORT_UNMAPPED :
+           physical < 0 ? PEBS_REPORT_BEYOND : PEBS_REPORT_MAPPED + physical;
+}
+
 /*
- * The part of the report of the active PEBS counter at @position.
+ * What becomes of the active PEBS counter at @position, as a value of the
+ * report.
  *
  * @guest_ctrl is what intel_guest_get_msrs() gives IA32_PERF_GLOBAL_CTRL for
  * the guest: it takes all PEBS counters out and puts back those that may
@@ -53,14 +72,24 @@ static inline int pebs_position_of(int idx)
 static inline __u64 pebs_decide(int position, struct pebs_event_state event,
                                 __u64 guest_ctrl)
 {
-    int physical = event.scheduled ? pebs_position_of(event.idx) : -1;
-    __u64 where = physical < 0 ? PEBS_REPORT_UNMAPPED :
-                                 PEBS_REPORT_MAPPED + physical;
-    int samples = physical == position &&
-                  (guest_ctrl & pebs_counter_bit(position));
+    if (event.state == PEBS_EVENT_OFF) {
+        return PEBS_REPORT_OTHER;
+    }
+    if (event.state == PEBS_EVENT_WAITING) {
+        return PEBS_REPORT_UNMAPPED;
+    }
+    if (pebs_position_of(event.idx) == position &&
+        !(guest_ctrl & pebs_counter_bit(position))) {
+        return PEBS_REPORT_HOST_PEBS;
+    }
+    return pebs_place_of(event.idx);
+}
 
-    return where << (position * PEBS_REPORT_LENGTH) |
-           (samples ? 0 : PEBS_REPORT_SUSPENDED);
+/* The part of the report of the active PEBS counter at @position */
+static inline __u64 pebs_report_part(int position, __u64 value)
+{
+    return value << (position * PEBS_REPORT_LENGTH) |
+           (value == PEBS_REPORT_MAPPED + position ? 0 : PEBS_REPORT_SUSPENDED);
 }
 
 #endif

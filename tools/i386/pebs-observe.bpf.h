@@ -23,6 +23,8 @@
                              apply_to = record)
 
 enum perf_event_state {
+    PERF_EVENT_STATE_ERROR = -2,
+    PERF_EVENT_STATE_INACTIVE = 0,
     PERF_EVENT_STATE_ACTIVE = 1,
 };
 
@@ -66,19 +68,36 @@ static __always_inline __u64 observe_pmc_offset(int position)
            (position - PEBS_REPORT_GP) * size;
 }
 
+/* Negative ones are numbers of 64 bits unless they are cut. */
+#define OBSERVE_EVENT_STATE(state) \
+    ((int)bpf_core_enum_value(enum perf_event_state, PERF_EVENT_STATE_##state))
+
+static __always_inline int observe_state(const struct perf_event *event)
+{
+    int state = BPF_CORE_READ(event, state);
+
+    if (state == OBSERVE_EVENT_STATE(ACTIVE)) {
+        return PEBS_EVENT_ACTIVE;
+    }
+    if (state == OBSERVE_EVENT_STATE(INACTIVE) ||
+        state == OBSERVE_EVENT_STATE(ERROR)) {
+        return PEBS_EVENT_WAITING;
+    }
+    return PEBS_EVENT_OFF;
+}
+
 static __always_inline struct pebs_event_state
 observe_event(const struct kvm_pmu *pmu, int position)
 {
     const struct kvm_pmc *pmc = (void *)pmu + observe_pmc_offset(position);
     const struct perf_event *event = BPF_CORE_READ(pmc, perf_event);
-    struct pebs_event_state state = {};
+    struct pebs_event_state seen = {};
 
     if (event) {
-        state.scheduled = BPF_CORE_READ(event, state) ==
-            bpf_core_enum_value(enum perf_event_state, PERF_EVENT_STATE_ACTIVE);
-        state.idx = BPF_CORE_READ(event, hw.idx);
+        seen.state = observe_state(event);
+        seen.idx = BPF_CORE_READ(event, hw.idx);
     }
-    return state;
+    return seen;
 }
 
 /* What IA32_PERF_GLOBAL_CTRL is given for the guest; 0 if perf leaves it */
@@ -111,7 +130,8 @@ observe(const struct kvm_pmu *pmu, const struct perf_guest_switch_msr *msrs,
     guest_ctrl = observe_guest_ctrl(msrs, count);
     for (int i = 0; i < PEBS_REPORT_COUNTERS; i++) {
         if (active & pebs_counter_bit(i)) {
-            report |= pebs_decide(i, observe_event(pmu, i), guest_ctrl);
+            report |= pebs_report_part(i, pebs_decide(i, observe_event(pmu, i),
+                                                      guest_ctrl));
         }
     }
     return report;

@@ -15,6 +15,7 @@
 #include "qemu/cutils.h"
 #include "system/pebs-helper.h"
 #include "pebs-source.h"
+#include "../../target/i386/pebs-report.h"
 
 typedef struct Watched {
     PebsThread thread;
@@ -47,6 +48,8 @@ static void report(pid_t thread, uint64_t value)
 
         slot->report = value;
         slot->entries++;
+        slot->active_entries += !!value;
+        slot->suspended_entries += !!(value & PEBS_REPORT_SUSPENDED);
     }
 }
 

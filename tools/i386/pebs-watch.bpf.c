@@ -56,6 +56,21 @@ static __always_inline struct PebsHelperSlot *slot_of(__u64 thread)
     return memory ? bpf_map_lookup_elem(memory, &place->slot) : 0;
 }
 
+/* volatile: whoever reads it may do so at any time, and in this order. */
+static __always_inline void tell(volatile struct PebsHelperSlot *slot,
+                                 __u64 report)
+{
+    /* x86 keeps the order of stores. */
+    slot->report = report;
+    slot->entries += 1;
+    if (report) {
+        slot->active_entries += 1;
+    }
+    if (report & PEBS_REPORT_SUSPENDED) {
+        slot->suspended_entries += 1;
+    }
+}
+
 SEC("fexit/perf_guest_get_msrs")
 int BPF_PROG(pebs_vm_entry, int *nr, void *pmu,
              struct perf_guest_switch_msr *msrs)
@@ -67,9 +82,6 @@ int BPF_PROG(pebs_vm_entry, int *nr, void *pmu,
         return 0;
     }
     bpf_probe_read_kernel(&count, sizeof(count), nr);
-    /* volatile: whoever reads it may do so at any time. */
-    *(volatile __u64 *)&slot->report = observe(pmu, msrs, count);
-    /* x86 keeps the order of stores. */
-    *(volatile __u64 *)&slot->entries += 1;
+    tell(slot, observe(pmu, msrs, count));
     return 0;
 }

@@ -99,6 +99,8 @@ static void check_slots(const struct PebsHelperSlot *a,
     enter();
     enter();
     check(a[1].entries == 2, "two reports in the slot");
+    check(a[1].report == 0 && a[1].active_entries == 0 &&
+          a[1].suspended_entries == 0, "of no active counter");
     check(a[0].entries == 0 && a[2].entries == 0,
           "nothing in the slots beside it");
     check(b[1].entries == 0, "nothing in the other client's memory");

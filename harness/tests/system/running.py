@@ -36,8 +36,9 @@ class Program:
         self.process.wait()
 
     def listen(self, wanted):
-        """Until it says this, or ends."""
+        """Until it says this: the match; None if it ends first."""
         for line in self.process.stdout:
             self.said.append(line.rstrip())
-            if re.match(wanted, line):
-                return
+            if match := re.match(wanted, line):
+                return match
+        return None

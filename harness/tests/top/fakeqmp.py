@@ -10,25 +10,42 @@ import time
 
 GREETING = {'QMP': {'version': {'qemu': {'major': 11, 'minor': 1, 'micro': 1},
                                 'package': ''}, 'capabilities': []}}
-FIXED = 32
 
 
-def counter(number, physical=..., fixed=False):
+def counter(number, physical=..., fixed=False, state=None):
     """As query-pebs has one; it is on its own physical counter, unless..."""
-    own = number + (FIXED if fixed else 0)
-    told = {'counter': number, 'fixed': fixed}
-    if physical is not None:
-        told['physical'] = own if physical is ... else physical
-    return told
+    own = {'type': 'fixed' if fixed else 'gp', 'index': number}
+    if physical is ...:
+        return {'counter': own, 'physical': own, 'state': state or 'sampling'}
+    if physical is None:
+        return {'counter': own, 'state': state or 'no-counter'}
+    return {'counter': own, 'physical': {'type': 'gp', 'index': physical},
+            'state': state or 'cross-mapped'}
 
 
-def vcpu(index, path='idle', suspended=False, counters=(), records=(0, 0, 0)):
+def observed(path='idle', suspended=False, counters=(), entries=None):
+    """A member that isn't there where there is nothing to observe"""
+    if path in ('off', 'unknown'):
+        return {}
+    told = {'source': 'tcg' if entries is None else 'kvm-helper', 'path': path,
+            'suspended': suspended, 'counters': list(counters)}
+    return {'observed': told if entries is None
+            else {**told, 'entries': entries[0]}}
+
+
+def vcpu(index, path='idle', suspended=False, counters=(), records=(0, 0, 0),
+         entries=None):
+    """What query-pebs has, and as «stats» what query-stats has"""
     told = {'cpu-index': index, 'qom-path': f'/machine/vcpu{index}',
-            'path': path, 'suspended': suspended, 'source': 'tcg', 'format': 4,
-            'baseline': True, 'counters': list(counters)}
-    if records:
-        told |= {f'{kind}-records': count for kind, count
-                 in zip(('fast', 'slow', 'dropped'), records)}
+            'enabled': path != 'off',
+            **observed(path, suspended, counters, entries)}
+    if told['enabled']:
+        told |= {'format': 4, 'baseline': True}
+    names, values = (('fast_records', 'slow_records', 'dropped_records'),
+                     records) if entries is None else (
+        ('entries', 'active_entries', 'suspended_entries'), entries)
+    told['stats'] = {f'pebs_{name}': value for name, value
+                     in zip(names, values)} if 'observed' in told else {}
     return told
 
 
@@ -42,11 +59,13 @@ class FakeQmp:
     def __init__(self, folder, vcpus=(), greets=True):
         self.path = os.path.join(folder, 'qmp.sock')
         self.vcpus = list(vcpus)
+        self.told = []                  # to query-pebs, last
         self.status = 'running'
         self.greets = greets
         self.asked = []                 # commands, in order
         self.answers = {'qmp_capabilities': dict,
                         'query-pebs': lambda: self.vcpus,
+                        'query-stats': lambda: self.told,
                         'query-status': lambda: {'status': self.status,
                                                  'running': True}}
         self.lock = threading.Lock()
@@ -88,7 +107,8 @@ class FakeQmp:
         if announce:
             self.event('PEBS_PATH_CHANGED', **{
                 'qom-path': f'/machine/vcpu{index}', 'cpu-index': index,
-                'path': path, 'suspended': suspended})
+                **observed(path, suspended, more.get('counters', ()),
+                           more.get('entries'))})
 
     def wait_asked(self, command, times, timeout=20):
         """Until it has been asked that often."""
@@ -117,7 +137,8 @@ class FakeQmp:
             for request in self._requests():
                 self.asked.append(request['execute'])
                 name = {'id': request['id']} if 'id' in request else {}
-                self._send({**name, **self._answer(request['execute'])})
+                self._send({**name, **self._shaped(
+                    request['execute'], self._answer(request['execute']))})
 
     def _requests(self):
         """Nothing but its syntax ends a request."""
@@ -129,6 +150,20 @@ class FakeQmp:
                     request, end = json.JSONDecoder().raw_decode(text)
                     text = text[end:].lstrip()
                     yield request
+
+    def _shaped(self, command, answer):
+        """Statistics stand in an answer of their own, and match the other."""
+        if command == 'query-pebs' and 'return' in answer:
+            self.told = answer['return']
+            return {'return': [{k: v for k, v in told.items() if k != 'stats'}
+                               for told in self.told]}
+        if command == 'query-stats' and 'return' in answer:
+            return {'return': [
+                {'provider': 'pebs', 'qom-path': told['qom-path'],
+                 'stats': [{'name': name, 'value': value}
+                           for name, value in told['stats'].items()]}
+                for told in reversed(answer['return']) if told['stats']]}
+        return answer
 
     def _answer(self, command):
         try:

@@ -65,9 +65,10 @@ static unsigned pebs_format(uint64_t perf_capabilities)
  * The host, in the order in which a reason makes those below it pointless
  */
 
-static bool check_guest_is_open(Error **errp)
+static bool check_guest_is_open(uint32_t *obstacles, Error **errp)
 {
     if (current_machine && current_machine->cgs) {
+        *obstacles = BIT(PEBS_OBSTACLE_CONFIDENTIAL_GUEST);
         error_setg(errp, "pebs=on is not supported in a confidential guest: "
                    "remove pebs=on or confidential-guest-support=");
         return false;
@@ -76,9 +77,10 @@ static bool check_guest_is_open(Error **errp)
 }
 
 /* kvm_pmu_deliver_pmi() does nothing without lapic_in_kernel(). */
-static bool check_irqchip(Error **errp)
+static bool check_irqchip(uint32_t *obstacles, Error **errp)
 {
     if (!kvm_irqchip_in_kernel()) {
+        *obstacles = BIT(PEBS_OBSTACLE_IRQCHIP);
         error_setg(errp, "pebs=on needs the local APIC in the kernel, which "
                    "delivers its interrupts: remove kernel-irqchip=off");
         return false;
@@ -86,7 +88,7 @@ static bool check_irqchip(Error **errp)
     return true;
 }
 
-static bool check_host_vendor(Error **errp)
+static bool check_host_vendor(uint32_t *obstacles, Error **errp)
 {
     char vendor[CPUID_VENDOR_SZ + 1];
 
@@ -94,6 +96,7 @@ static bool check_host_vendor(Error **errp)
                              supported_cpuid(0, R_EDX),
                              supported_cpuid(0, R_ECX));
     if (!g_str_equal(vendor, CPUID_VENDOR_INTEL)) {
+        *obstacles = BIT(PEBS_OBSTACLE_VENDOR);
         error_setg(errp, "pebs=on needs an Intel host for KVM, this one is "
                    "'%s': use -accel tcg", vendor);
         return false;
@@ -102,9 +105,10 @@ static bool check_host_vendor(Error **errp)
 }
 
 /* kvm_init_pmu_capability() has several reasons and tells none of them. */
-static bool check_vpmu(Error **errp)
+static bool check_vpmu(uint32_t *obstacles, Error **errp)
 {
     if ((supported_cpuid(0xa, R_EAX) & 0xff) < PMU_VERSION_MIN) {
+        *obstacles = BIT(PEBS_OBSTACLE_VPMU);
         error_setg(errp, "KVM has no virtual PMU here; one of: module "
                    "parameter kvm.enable_pmu=0, a hybrid host CPU, a host "
                    "that is itself a guest without a PMU: enable it or use "
@@ -145,18 +149,23 @@ static bool kernel_knows_pebs(void)
 }
 
 /* vmx_pebs_supported() has several reasons and tells none of them. */
-static void set_no_offer_error(Error **errp)
+static void set_no_offer_error(uint32_t *obstacles, Error **errp)
 {
     unsigned model = x86_cpu_model(supported_cpuid(1, R_EAX));
 
     if (!kernel_knows_pebs()) {
+        *obstacles = BIT(PEBS_OBSTACLE_KERNEL);
         error_setg(errp, "The host's kernel has no PEBS for guests: use "
                    "Linux 6.0 or newer, or -accel tcg");
     } else if (x86_pebs_cpu_with_model(model)) {
+        *obstacles = BIT(PEBS_OBSTACLE_MEDIATED_VPMU) |
+                     BIT(PEBS_OBSTACLE_OTHER);
         error_setg(errp, "KVM offers no PEBS here; one of: module parameter "
                    "kvm_intel.enable_mediated_pmu=1, PEBS switched off by the "
                    "firmware: change it or use -accel tcg");
     } else {
+        *obstacles = BIT(PEBS_OBSTACLE_CPU) |
+                     BIT(PEBS_OBSTACLE_MEDIATED_VPMU);
         error_setg(errp, "KVM offers no PEBS here; one of: a host CPU before "
                    "Ice Lake server (its CPUID model is %u), module parameter "
                    "kvm_intel.enable_mediated_pmu=1: change it or use "
@@ -164,10 +173,10 @@ static void set_no_offer_error(Error **errp)
     }
 }
 
-static bool check_offer(Error **errp)
+static bool check_offer(uint32_t *obstacles, Error **errp)
 {
     if (!kvm_pebs_perf_capabilities()) {
-        set_no_offer_error(errp);
+        set_no_offer_error(obstacles, errp);
         return false;
     }
     return true;
@@ -177,12 +186,13 @@ static bool check_offer(Error **errp)
  * KVM caps the version that it tells at 2, so that only the CPU itself can be
  * asked.
  */
-static bool check_isolation(Error **errp)
+static bool check_isolation(uint32_t *obstacles, Error **errp)
 {
     uint32_t eax;
 
     host_cpuid(0xa, 0, &eax, NULL, NULL, NULL);
     if ((eax & 0xff) < PMU_VERSION_ISOLATED) {
+        *obstacles = BIT(PEBS_OBSTACLE_NESTED);
         error_setg(errp, "The host is itself a guest, with version %u of the "
                    "PMU, where KVM's PEBS never samples: run QEMU on the "
                    "physical host or use -accel tcg", eax & 0xff);
@@ -191,7 +201,7 @@ static bool check_isolation(Error **errp)
     return true;
 }
 
-static bool check_host_features(Error **errp)
+static bool check_host_features(uint32_t *obstacles, Error **errp)
 {
     uint32_t edx = supported_cpuid(1, R_EDX), ecx = supported_cpuid(1, R_ECX);
     const char *missing = !(edx & CPUID_DTS) ? "DS" :
@@ -199,23 +209,32 @@ static bool check_host_features(Error **errp)
                           !(ecx & CPUID_EXT_PDCM) ? "PDCM" : NULL;
 
     if (missing) {
+        *obstacles = BIT(PEBS_OBSTACLE_KERNEL);
         error_setg(errp, "KVM offers PEBS without the CPUID bit %s: update "
                    "the host's kernel or use -accel tcg", missing);
     }
     return !missing;
 }
 
-bool kvm_pebs_probe(KvmPebsOffer *offer, Error **errp)
+bool kvm_pebs_probe(KvmPebsOffer *offer, uint32_t *obstacles, Error **errp)
 {
-    if (!check_guest_is_open(errp) || !check_irqchip(errp) ||
-        !check_host_vendor(errp) || !check_vpmu(errp) || !check_offer(errp) ||
-        !check_isolation(errp) || !check_host_features(errp)) {
+    if (!check_guest_is_open(obstacles, errp) ||
+        !check_irqchip(obstacles, errp) ||
+        !check_host_vendor(obstacles, errp) ||
+        !check_vpmu(obstacles, errp) ||
+        !check_offer(obstacles, errp) ||
+        !check_isolation(obstacles, errp) ||
+        !check_host_features(obstacles, errp)) {
         return false;
     }
     *offer = (KvmPebsOffer) {
         .perf_capabilities = kvm_pebs_perf_capabilities(),
         .gp_counters = kvm_pmu_gp_counters(),
         .cpuid_version = supported_cpuid(1, R_EAX),
+        .cpuid_0xa = {
+            supported_cpuid(0xa, R_EAX), supported_cpuid(0xa, R_EBX),
+            supported_cpuid(0xa, R_ECX), supported_cpuid(0xa, R_EDX),
+        },
     };
     trace_kvm_pebs_offer(offer->perf_capabilities, offer->gp_counters,
                          x86_cpu_model(offer->cpuid_version));
@@ -294,8 +313,9 @@ static bool check_baseline(const X86CPU *cpu, uint64_t offered, Error **errp)
 bool kvm_pebs_prepare(X86CPU *cpu, Error **errp)
 {
     KvmPebsOffer offer;
+    uint32_t obstacles;
 
-    return kvm_pebs_probe(&offer, errp) &&
+    return kvm_pebs_probe(&offer, &obstacles, errp) &&
            check_guest_vendor(cpu, errp) &&
            check_guest_model(cpu, offer.cpuid_version, errp) &&
            check_format(cpu, offer.perf_capabilities, errp) &&
@@ -462,7 +482,7 @@ void kvm_pebs_thread_ended(X86CPU *cpu)
     pebs_observer_watch(CPU(cpu)->cpu_index, 0);
 }
 
-bool kvm_pebs_report(const X86CPU *cpu, uint64_t *report)
+bool kvm_pebs_observe_vcpu(const X86CPU *cpu, PebsObservation *seen)
 {
-    return pebs_observer_read(CPU(cpu)->cpu_index, report);
+    return pebs_observer_read(CPU(cpu)->cpu_index, seen);
 }

@@ -8,6 +8,7 @@
 #define I386_KVM_PEBS_H
 
 #include "cpu.h"
+#include "system/pebs-observer.h"
 
 /* What pebs=on would get from this host's KVM */
 typedef struct KvmPebsOffer {
@@ -16,14 +17,19 @@ typedef struct KvmPebsOffer {
     unsigned gp_counters;
     /* CPUID leaf 1, EAX: family and model that a guest has to show */
     uint32_t cpuid_version;
+    /* EAX to EDX */
+    uint32_t cpuid_0xa[4];
 } KvmPebsOffer;
 
 /**
  * kvm_pebs_probe: what KVM offers a guest here, or why nothing
+ * @offer: filled in if it offers something
+ * @obstacles: if not, BIT(PEBS_OBSTACLE_...) of each possible cause
+ * @errp: says why not
  *
  * Needs no guest, nor a machine that can have one; KVM must be the accelerator.
  */
-bool kvm_pebs_probe(KvmPebsOffer *offer, Error **errp);
+bool kvm_pebs_probe(KvmPebsOffer *offer, uint32_t *obstacles, Error **errp);
 
 /* Check that KVM will take what @cpu, whose properties are set, is to show. */
 bool kvm_pebs_prepare(X86CPU *cpu, Error **errp);
@@ -74,10 +80,10 @@ void kvm_pebs_thread_started(X86CPU *cpu);
 void kvm_pebs_thread_ended(X86CPU *cpu);
 
 /**
- * kvm_pebs_report: the last report on @cpu, see x86_pebs_publish()
+ * kvm_pebs_observe_vcpu: what was seen of @cpu at its VM entries
  *
- * Made at each VM entry.  Returns false if there is none.
+ * Returns false if there were none that somebody watched.
  */
-bool kvm_pebs_report(const X86CPU *cpu, uint64_t *report);
+bool kvm_pebs_observe_vcpu(const X86CPU *cpu, PebsObservation *seen);
 
 #endif
