@@ -630,6 +630,9 @@ static bool check_loaded_msrs(X86CPU *cpu, Error **errp)
 {
     CPUX86State *env = &cpu->env;
 
+    if (kvm_enabled()) {
+        return kvm_pebs_check_loaded(cpu, errp);
+    }
     return check_loaded("IA32_DS_AREA", env->msr_ds_area,
                         x86_cpu_ds_area_valid(cpu, env->msr_ds_area), errp) &&
            check_loaded("IA32_PEBS_ENABLE", env->msr_pebs_enable,

@@ -18,7 +18,9 @@
  * them, that neither changes after the first KVM_RUN, that KVM_SET_MSRS stops
  * at the first that is refused, and that KVM_CAP_PMU_CAPABILITY comes before
  * the first vCPU.  Each rule names the function of Linux's arch/x86/kvm that it
- * is taken from.
+ * is taken from.  It reads the same in Linux 6.1.192, 6.12.117 and 7.3-rc7, the
+ * three that were read, unless the rule says otherwise: «6.12 on» means the
+ * second and third of these, and nothing about those between.
  *
  * host_cpuid() of QEMU runs the CPUID instruction, which no library can
  * answer.  The model puts a jump to its own answer there, found by the symbol
@@ -28,11 +30,11 @@
  * made there once, for the counters that the guest's script has enabled.
  *
  * Left out: guest code, memory (the dirty log is always clean), interrupt
- * controllers but for LVTPC and IRR, SMM, nested virtualization, Hyper-V, Xen,
- * LBRs, MSR filters, AMD's PMU, and of encrypted guests (SEV, TDX) all but that
- * there is one.  Other state is kept as the bytes that were
- * set, unchecked, and other MSRs as plain values.  CPUID features beside those
- * of the PMU are some common subset.
+ * controllers but for LVTPC, IRR and ISR, SMM, nested virtualization, Hyper-V,
+ * Xen, LBRs, MSR filters, AMD's PMU, and of encrypted guests (SEV, TDX) all but
+ * that there is one.  Other state is kept as the bytes that were set, unchecked,
+ * and other MSRs as plain values.  CPUID features beside those of the PMU are
+ * some common subset.
  *
  * It is held against the machine's own KVM with probe.py, and with replay.py
  * for what QEMU asked of that, see test-offer.
@@ -89,6 +91,8 @@
 #define VM_TDX              5
 
 #define MSR_TSC             0x10
+#define MSR_APICBASE        0x1b
+#define APICBASE_ENABLE     BIT(11)
 #define MSR_MISC_ENABLE     0x1a0
 #define MSR_PERFCTR0        0xc1
 #define MSR_EVNTSEL0        0x186
@@ -107,20 +111,28 @@
 #define CAP_PEBS_FORMAT     0xf00ull
 #define CAP_FW_WRITES       BIT(13)
 #define CAP_PEBS_BASELINE   BIT(14)
-/* PERF_CAP_PEBS_MASK; bit 17 since Linux 6.12 */
-#define CAP_PEBS_MASK(h)    (0xfc0ull | CAP_PEBS_BASELINE | \
-                             ((h)->kernel >= 612 ? BIT(17) : 0))
+/* PERF_CAP_PEBS_MASK: 7.3 has bit 17, 6.12 hasn't */
+#define CAP_PEBS_MASK       (0xfc0ull | CAP_PEBS_BASELINE | \
+                             (host.kernel >= 703 ? BIT(17) : 0))
 
 #define MISC_PMU_RO         (BIT(11) | BIT(12))
 #define MISC_EMON           BIT(7)
 #define STATUS_OVF_BUF      BIT(62)
 #define STATUS_COND_CHGD    BIT(63)
 #define EVTSEL_ADAPTIVE     BIT(34)
+#define EVTSEL_INT          BIT(20)
 #define EVTSEL_ENABLE       BIT(22)
+#define FIXED_LEVELS        3ull    /* of a counter's field */
+#define FIXED_INT           8ull
+#define CR4_LA57            BIT(12)
+
+#define MEDIATED_PMU \
+    "/sys/module/kvm_intel/parameters/enable_mediated_pmu"
 
 #define MAX_IO_MSRS         256     /* x86.c */
 #define MAX_GP              8       /* KVM_MAX_NR_INTEL_GP_COUNTERS */
-#define MAX_FIXED           3
+#define MAX_FIXED           3       /* KVM_MAX_NR_FIXED_COUNTERS */
+#define FIXED_BIT           32      /* KVM_FIXED_PMC_BASE_IDX */
 #define MAX_MSRS            512
 #define MAX_FD              1024
 #define MAX_VCPU            64
@@ -139,9 +151,14 @@ static const struct {
     { "gp", &host.gp }, { "fixed", &host.fixed }, { "vpmu", &host.vpmu },
     { "perf_caps", &host.perf_caps }, { "pebs_msrs", &host.pebs_msrs },
     { "addr_bits", &host.addr_bits }, { "sev", &host.sev },
-    { "tdx", &host.tdx }, { "perf_paranoid", &host.perf_paranoid },
+    { "ds_area_by_cr4", &host.ds_area_by_cr4 },
+    { "lvtpc_stays", &host.lvtpc_stays }, { "mediated", &host.mediated },
+    { "hypervisor", &host.hypervisor }, { "hybrid", &host.hybrid },
+    { "no_ds", &host.no_ds }, { "tdx", &host.tdx },
+    { "perf_paranoid", &host.perf_paranoid },
     { "perf_no_rdpmc", &host.perf_no_rdpmc },
     { "perf_watchdog", &host.perf_watchdog }, { "perf_busy", &host.perf_busy },
+    { "perf_busy_event", &host.perf_busy_event },
     { "perf_busy_opens", &host.perf_busy_opens },
 };
 
@@ -168,6 +185,21 @@ static void set_host_key(const char *key, uint64_t value)
     die("unknown key «%s»", key);
 }
 
+/* What vmx_get_perf_capabilities() can't have left in, no such host is */
+static void check_host(const char *path)
+{
+    uint64_t allowed = CAP_LBR_FMT | CAP_PEBS_MASK | CAP_FW_WRITES;
+
+    if (host.perf_caps & ~allowed) {
+        die("%s: no KVM of this kernel offers 0x%llx", path,
+            (unsigned long long)(host.perf_caps & ~allowed));
+    }
+    if (host.mediated && (host.kernel < 703 ||
+                          (host.perf_caps & ~CAP_FW_WRITES))) {
+        die("%s: a mediated PMU comes with 7.3, without LBRs and PEBS", path);
+    }
+}
+
 static void read_host(const char *path)
 {
     FILE *file = fopen(path, "r");
@@ -182,6 +214,7 @@ static void read_host(const char *path)
         }
     }
     fclose(file);
+    check_host(path);
 }
 
 /* PEBS is offered: vmx_pebs_supported() */
@@ -223,22 +256,35 @@ static uint32_t cpuid_version(void)
            family << 8 | (host.model & 15) << 4 | host.stepping;
 }
 
-/*
- * Leaf 0xA as the CPU has it.  KVM's own has the version and the counters
- * capped: kvm_init_pmu_capability().
- */
-static void cpuid_pmu(uint32_t version, uint32_t out[4])
+static unsigned least(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+/* Leaf 0xA */
+static void cpuid_pmu(unsigned version, unsigned gp, unsigned fixed,
+                      uint32_t out[4])
 {
     memset(out, 0, 4 * sizeof(*out));
     if (version) {
-        out[0] = version | host.gp << 8 | 48 << 16 | 7 << 24;
-        out[3] = host.fixed | 48 << 5 | 1u << 15;
+        out[0] = version | gp << 8 | 48 << 16 | 7 << 24;
+        out[3] = fixed | 48 << 5 | 1u << 15;
     }
+}
+
+/* __do_cpuid_func(), case 0xa, with the caps of kvm_init_pmu_capability() */
+static void cpuid_vpmu(uint32_t out[4])
+{
+    cpuid_pmu(host.vpmu && !host.amd ? least(host.pmu_version, 2) : 0,
+              least(host.gp, MAX_GP), least(host.fixed, MAX_FIXED), out);
 }
 
 #define CPUID_1_EDX_DS      (1u << 21)
 #define CPUID_1_ECX_DTES64  (1u << 2)
 #define CPUID_1_ECX_PDCM    (1u << 15)
+#define CPUID_1_ECX_HYPER   (1u << 31)
+#define CPUID_7_ECX_LA57    (1u << 16)
+#define CPUID_7_EDX_HYBRID  (1u << 15)
 
 static bool cpuid_leaf(uint32_t leaf, uint32_t index, uint32_t out[4])
 {
@@ -260,7 +306,10 @@ static bool cpuid_leaf(uint32_t leaf, uint32_t index, uint32_t out[4])
         out[0] = 4;
         return true;
     case 7:
-        out[1] = index ? 0 : 0x018c07a9;
+        if (index == 0) {
+            out[1] = 0x018c07a9;
+            out[2] = host.addr_bits == 57 ? CPUID_7_ECX_LA57 : 0;
+        }
         return index == 0;
     case 0xd:
         switch (index) {
@@ -303,9 +352,18 @@ static void model_host_cpuid(uint32_t leaf, uint32_t index, uint32_t *eax,
     uint32_t out[4], *to[] = { eax, ebx, ecx, edx };
 
     if (leaf == 0xa) {
-        cpuid_pmu(host.pmu_version, out);
+        cpuid_pmu(host.pmu_version, host.gp, host.fixed, out);
     } else {
         cpuid_leaf(leaf, index, out);
+    }
+    if (leaf == 1) {
+        out[2] |= host.hypervisor ? CPUID_1_ECX_HYPER : 0;
+        if (!host.amd && !host.no_ds) {
+            out[2] |= CPUID_1_ECX_DTES64 | CPUID_1_ECX_PDCM;
+            out[3] |= CPUID_1_EDX_DS;
+        }
+    } else if (leaf == 7 && host.hybrid) {
+        out[3] |= CPUID_7_EDX_HYBRID;
     }
     for (int i = 0; i < 4; i++) {
         if (to[i]) {
@@ -340,6 +398,11 @@ static void add_pmu_features(uint32_t out[4])
     }
 }
 
+static bool in_range(uint32_t index, uint32_t base, unsigned count)
+{
+    return index >= base && index - base < count;
+}
+
 /* kvm_dev_ioctl_get_cpuid() */
 static int get_supported_cpuid(struct kvm_cpuid2 *cpuid)
 {
@@ -359,9 +422,7 @@ static int get_supported_cpuid(struct kvm_cpuid2 *cpuid)
         }
         add_entry(cpuid, max, leaves[i].leaf, leaves[i].index, out);
     }
-    /* __do_cpuid_func(), case 0xa */
-    cpuid_pmu(host.vpmu && !host.amd ?
-              (host.pmu_version > 2 ? 2 : host.pmu_version) : 0, out);
+    cpuid_vpmu(out);
     add_entry(cpuid, max, 0xa, 0, out);
     memcpy(&out[1], "KVMKVMKVM\0\0\0", 12);
     out[0] = KVM_CPUID_FEATURES;
@@ -419,8 +480,15 @@ struct Vcpu {
     struct kvm_lapic_state lapic;
     struct kvm_vcpu_events events;
     Blob *blobs;
+    /* struct kvm_pmu: counters by their index in IA32_PERF_GLOBAL_CTRL */
+    uint64_t reprogram_pmi;
+    uint64_t running;       /* perf_event is there and isn't paused */
+    uint64_t precise;       /* perf_event->attr.precise_ip */
+    uint64_t intr;          /* pmc->intr */
+    bool pmi_requested;     /* KVM_REQ_PMI */
     /* the guest, see guest_command() */
-    bool pmi_at_exit, pmi_requested;
+    uint64_t overflow_at_exit;
+    bool write_at_exit, pends_at_exit, early_ack, lingers;
 };
 
 typedef enum Kind { NONE, DEV, VM, VCPU, SEV } Kind;
@@ -454,6 +522,29 @@ static Blob *find_blob(Blob **list, unsigned number, uint32_t key, size_t size)
     *blob = (Blob) { number, key, size, calloc(1, size), *list };
     *list = blob;
     return blob;
+}
+
+/* State that is kept as bytes: what gets it, what sets it */
+static const struct {
+    Kind kind;
+    unsigned long get, set;
+} kept[] = {
+    { VCPU, KVM_GET_SREGS, KVM_SET_SREGS },
+    { VCPU, KVM_GET_REGS, KVM_SET_REGS },
+    { VCPU, KVM_GET_FPU, KVM_SET_FPU },
+    { VCPU, KVM_GET_XSAVE, KVM_SET_XSAVE },
+    { VCPU, KVM_GET_XCRS, KVM_SET_XCRS },
+    { VCPU, KVM_GET_MP_STATE, KVM_SET_MP_STATE },
+    { VCPU, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS },
+    { VM, KVM_GET_IRQCHIP, KVM_SET_IRQCHIP },
+    { VM, KVM_GET_PIT2, KVM_SET_PIT2 },
+    { VM, KVM_GET_CLOCK, KVM_SET_CLOCK },
+};
+
+/* The first of these */
+static struct kvm_sregs *vcpu_sregs(Vcpu *vcpu)
+{
+    return find_blob(&vcpu->blobs, 0, 0, sizeof(struct kvm_sregs))->bytes;
 }
 
 /* ---- MSRs ---- */
@@ -519,11 +610,6 @@ static bool model_is_consistent(Vcpu *vcpu)
     return model == host.model;
 }
 
-static unsigned least(unsigned a, unsigned b)
-{
-    return a < b ? a : b;
-}
-
 /* intel_pmu_refresh(), its last part */
 static void refresh_pebs(Vcpu *vcpu, uint64_t counters_rsvd)
 {
@@ -545,7 +631,10 @@ static void refresh_pebs(Vcpu *vcpu, uint64_t counters_rsvd)
     }
 }
 
-/* intel_pmu_refresh() */
+/*
+ * intel_pmu_refresh(); what is set in IA32_PERF_GLOBAL_CTRL: 6.12 on, in
+ * kvm_pmu_refresh()
+ */
 static void intel_refresh(Vcpu *vcpu)
 {
     const struct kvm_cpuid_entry2 *leaf = guest_leaf(vcpu, 0xa);
@@ -569,17 +658,14 @@ static void intel_refresh(Vcpu *vcpu)
     pmu->global_ctrl_rsvd = counters_rsvd;
     pmu->status_rsvd = counters_rsvd & ~(STATUS_OVF_BUF | STATUS_COND_CHGD);
     refresh_pebs(vcpu, counters_rsvd);
-    if (pmu->version > 1 && pmu->gp) {
+    if (pmu->version > 1 && pmu->gp && host.kernel >= 612) {
         *msr_slot(vcpu, MSR_GLOBAL_CTRL) = MASK(pmu->gp);
     }
 }
 
-/* kvm_pmu_refresh(), with kvm_pmu_reset(): the MSRs of PEBS stay. */
-static void refresh(Vcpu *vcpu)
+/* kvm_pmu_reset(): the MSRs of PEBS stay. */
+static void reset_pmu(Vcpu *vcpu)
 {
-    if (vcpu->has_run) {
-        die("KVM_BUG_ON(kvm_vcpu_has_run(vcpu)) in kvm_pmu_refresh()");
-    }
     for (unsigned i = 0; i < vcpu->pmu.gp; i++) {
         *msr_slot(vcpu, MSR_PERFCTR0 + i) = 0;
         *msr_slot(vcpu, MSR_EVNTSEL0 + i) = 0;
@@ -590,6 +676,18 @@ static void refresh(Vcpu *vcpu)
     *msr_slot(vcpu, MSR_FIXED_CTRL) = 0;
     *msr_slot(vcpu, MSR_GLOBAL_CTRL) = 0;
     *msr_slot(vcpu, MSR_GLOBAL_STATUS) = 0;
+    vcpu->running = 0;
+}
+
+/* kvm_pmu_refresh(); 6.1 resets nothing, and allows it after KVM_RUN */
+static void refresh(Vcpu *vcpu)
+{
+    if (vcpu->has_run && host.kernel >= 612) {
+        die("KVM_BUG_ON(kvm_vcpu_has_run(vcpu)) in kvm_pmu_refresh()");
+    }
+    if (host.kernel >= 612) {
+        reset_pmu(vcpu);
+    }
     vcpu->pmu = (Pmu) {
         .evtsel_rsvd = 0xffffffff00200000ull, .fixed_ctrl_rsvd = ~0ull,
         .global_ctrl_rsvd = ~0ull, .status_rsvd = ~0ull,
@@ -598,11 +696,6 @@ static void refresh(Vcpu *vcpu)
     if (vcpu->vm->pmu_on && !host.amd) {
         intel_refresh(vcpu);
     }
-}
-
-static bool in_range(uint32_t index, uint32_t base, unsigned count)
-{
-    return index >= base && index - base < count;
 }
 
 /* kvm_pmu_is_valid_msr() and intel_is_valid_msr() */
@@ -633,20 +726,42 @@ static bool is_pmu_msr(Vcpu *vcpu, uint32_t index)
 }
 
 /*
- * is_noncanonical_msr_address(), since 6.12 by the host's width, before by the
- * vCPU's: here the one that its CPUID allows.
+ * is_noncanonical_msr_address() goes by the host's width, 6.12 on; 6.1's
+ * is_noncanonical_address() goes by the vCPU's CR4.LA57.
  */
 static bool is_canonical(Vcpu *vcpu, uint64_t address)
 {
-    const struct kvm_cpuid_entry2 *leaf = guest_leaf(vcpu, 0x80000008);
-    unsigned guest = leaf ? leaf->eax >> 8 & 0xff : 48;
-    unsigned bits = host.kernel >= 612 ? host.addr_bits : guest;
+    unsigned bits = !host.ds_area_by_cr4 ? host.addr_bits :
+                    vcpu_sregs(vcpu)->cr4 & CR4_LA57 ? 57 : 48;
 
     return (uint64_t)((int64_t)(address << (64 - bits)) >> (64 - bits)) ==
            address;
 }
 
-/* kvm_pmu_set_msr() and intel_pmu_set_msr(); true if it is taken */
+/* Counters that are to be reprogrammed if this is written */
+static uint64_t reprogrammed(Vcpu *vcpu, uint32_t index, uint64_t value)
+{
+    uint64_t changed = *msr_slot(vcpu, index) ^ value, counters = 0;
+
+    switch (index) {
+    case MSR_GLOBAL_CTRL:           /* reprogram_counters() */
+    case MSR_PEBS_ENABLE:
+        return changed;
+    case MSR_FIXED_CTRL:            /* reprogram_fixed_counters() */
+        for (unsigned i = 0; i < vcpu->pmu.fixed; i++) {
+            counters |= changed >> 4 * i & 15 ? BIT(FIXED_BIT + i) : 0;
+        }
+        return counters;
+    default:                        /* intel_pmu_set_msr() */
+        return in_range(index, MSR_EVNTSEL0, vcpu->pmu.gp) && changed ?
+               BIT(index - MSR_EVNTSEL0) : 0;
+    }
+}
+
+/*
+ * kvm_pmu_set_msr() and intel_pmu_set_msr(); true if it is taken.  6.1 takes
+ * any IA32_PERF_GLOBAL_STATUS from its host.
+ */
 static bool set_pmu_msr(Vcpu *vcpu, uint32_t index, uint64_t value,
                         bool by_host)
 {
@@ -654,7 +769,7 @@ static bool set_pmu_msr(Vcpu *vcpu, uint32_t index, uint64_t value,
 
     switch (index) {
     case MSR_GLOBAL_STATUS:
-        if (!by_host || (value & pmu->status_rsvd)) {
+        if (!by_host || (host.kernel >= 612 && (value & pmu->status_rsvd))) {
             return false;
         }
         break;
@@ -708,14 +823,18 @@ static bool set_pmu_msr(Vcpu *vcpu, uint32_t index, uint64_t value,
             value &= pmu->fixed_mask;
         }
     }
+    vcpu->reprogram_pmi |= reprogrammed(vcpu, index, value);
     *msr_slot(vcpu, index) = value;
     return true;
 }
 
-/* vmx_set_msr(), case MSR_IA32_PERF_CAPABILITIES */
+/*
+ * vmx_set_msr(), case MSR_IA32_PERF_CAPABILITIES: up to 6.12 it wants a PMU,
+ * and PDCM in 7.3
+ */
 static bool perf_caps_valid(Vcpu *vcpu, uint64_t value)
 {
-    bool has_pmu = host.kernel >= 700 ?
+    bool has_pmu = host.kernel >= 703 ?
                    guest_has_ecx(vcpu, CPUID_1_ECX_PDCM) :
                    vcpu->pmu.version != 0;
 
@@ -731,8 +850,8 @@ static bool perf_caps_valid(Vcpu *vcpu, uint64_t value)
         return false;
     }
     if ((value & CAP_PEBS_FORMAT) &&
-        ((value & CAP_PEBS_MASK(&host)) !=
-         (host.perf_caps & CAP_PEBS_MASK(&host)) ||
+        ((value & CAP_PEBS_MASK) !=
+         (host.perf_caps & CAP_PEBS_MASK) ||
          !guest_has_ds(vcpu) || !guest_has_ecx(vcpu, CPUID_1_ECX_DTES64) ||
          !model_is_consistent(vcpu))) {
         return false;
@@ -817,6 +936,9 @@ static unsigned list_msrs(uint32_t *indices, unsigned max)
         all[count++] = MSR_FIXED_CTRL;
         all[count++] = MSR_GLOBAL_STATUS;
         all[count++] = MSR_GLOBAL_CTRL;
+        if (host.kernel < 612) {            /* 6.1 */
+            all[count++] = MSR_GLOBAL_OVF_CTRL;
+        }
         if (host.kernel >= 600 && host.pebs_msrs) {
             all[count++] = MSR_PEBS_ENABLE;
             all[count++] = MSR_DS_AREA;
@@ -831,7 +953,10 @@ static unsigned list_msrs(uint32_t *indices, unsigned max)
     return count;
 }
 
-/* kvm_is_advertised_msr(): the host may write 0 to these, and read 0. */
+/*
+ * kvm_is_advertised_msr(), kvm_is_msr_to_save() in 6.1: the host may write 0 to
+ * these, and read 0.
+ */
 static bool is_listed(uint32_t index)
 {
     uint32_t all[128];
@@ -897,10 +1022,11 @@ static bool get_msr(Vcpu *vcpu, uint32_t index, uint64_t *value)
     return is_p6_msr(index) || is_listed(index);    /* kvm_do_msr_access() */
 }
 
-/* do_set_msr(): a feature MSR doesn't change once the vCPU has run. */
+/* do_set_msr(), 6.12 on: a feature MSR doesn't change once the vCPU has run. */
 static bool do_set_msr(Vcpu *vcpu, uint32_t index, uint64_t value)
 {
-    if (vcpu->has_run && index == MSR_PERF_CAPS && value != vcpu->perf_caps) {
+    if (vcpu->has_run && host.kernel >= 612 && index == MSR_PERF_CAPS &&
+        value != vcpu->perf_caps) {
         return false;
     }
     return set_msr(vcpu, index, value, true);
@@ -975,25 +1101,35 @@ static int get_feature_msrs(struct kvm_msrs *msrs)
 
 #define LAPIC(vcpu, offset) (*(uint32_t *)((vcpu)->lapic.regs + (offset)))
 #define LVTPC               0x340
+#define ISR                 0x100
 #define IRR                 0x200
 #define LVT_MASKED          BIT(16)
 #define LVT_MODE(lvt)       ((lvt) >> 8 & 7)
+#define MODE_FIXED          0
 #define MODE_NMI            4
 
-/* kvm_apic_local_deliver(); older kernels leave LVTPC unmasked. */
+/*
+ * kvm_apic_local_deliver().  All that were read mask LVTPC, which is since «KVM:
+ * x86: Mask LVTPC when handling a PMI»: the host's file says where it stays.
+ */
 static void deliver_pmi(Vcpu *vcpu)
 {
     uint32_t lvtpc = LAPIC(vcpu, LVTPC), vector = lvtpc & 0xff;
 
-    if (lvtpc & LVT_MASKED) {
+    if ((lvtpc & LVT_MASKED) ||
+        !(*msr_slot(vcpu, MSR_APICBASE) & APICBASE_ENABLE)) {
         return;
     }
     if (LVT_MODE(lvtpc) == MODE_NMI) {
         vcpu->events.nmi.pending = 1;
-    } else {
+    } else if (LVT_MODE(lvtpc) == MODE_FIXED) {
         LAPIC(vcpu, IRR + vector / 32 * 16) |= BIT(vector % 32);
+    } else {
+        die("a PMI by another mode than NMI and fixed is left out");
     }
-    LAPIC(vcpu, LVTPC) |= LVT_MASKED;
+    if (!host.lvtpc_stays) {
+        LAPIC(vcpu, LVTPC) |= LVT_MASKED;
+    }
 }
 
 /* What the guest's handler does, as Linux's intel_pmu_handle_irq() */
@@ -1003,23 +1139,136 @@ static void handle_pmi(Vcpu *vcpu, const char *how)
 
     note("guest vcpu%u %s status 0x%llx lvtpc 0x%x", vcpu->id, how,
          (unsigned long long)*status, LAPIC(vcpu, LVTPC));
-    *status &= ~STATUS_OVF_BUF;
+    *status = 0;
     LAPIC(vcpu, LVTPC) &= ~LVT_MASKED;
+}
+
+/*
+ * The handler is entered, and comes to an end unless the guest lingers; in that
+ * case it does when the guest is entered next, on whatever host.
+ */
+static bool start_handler(Vcpu *vcpu, const char *how)
+{
+    if (vcpu->early_ack) {
+        LAPIC(vcpu, LVTPC) &= ~LVT_MASKED;
+    }
+    if (vcpu->lingers) {
+        note("guest vcpu%u lingers in its %s lvtpc 0x%x", vcpu->id, how,
+             LAPIC(vcpu, LVTPC));
+        return true;
+    }
+    handle_pmi(vcpu, how);
+    return false;
+}
+
+/* The handler blocks NMIs until it ends. */
+static void take_nmi(Vcpu *vcpu)
+{
+    if (vcpu->events.nmi.masked) {
+        handle_pmi(vcpu, "nmi");
+        vcpu->events.nmi.masked = 0;
+    }
+    if (vcpu->events.nmi.pending) {
+        vcpu->events.nmi.pending = 0;
+        vcpu->events.nmi.masked = start_handler(vcpu, "nmi");
+    }
+}
+
+static void take_vector(Vcpu *vcpu)
+{
+    uint32_t vector = LAPIC(vcpu, LVTPC) & 0xff, bit = BIT(vector % 32);
+    uint32_t *irr = &LAPIC(vcpu, IRR + vector / 32 * 16);
+    uint32_t *isr = &LAPIC(vcpu, ISR + vector / 32 * 16);
+
+    if (*isr & bit) {
+        handle_pmi(vcpu, "interrupt");
+        *isr &= ~bit;
+    }
+    if (*irr & bit) {
+        *irr &= ~bit;
+        *isr |= start_handler(vcpu, "interrupt") ? bit : 0;
+    }
 }
 
 static void take_interrupts(Vcpu *vcpu)
 {
-    uint32_t vector = LAPIC(vcpu, LVTPC) & 0xff;
-    uint32_t *irr = &LAPIC(vcpu, IRR + vector / 32 * 16);
-
-    if (vcpu->events.nmi.pending) {
-        vcpu->events.nmi.pending = 0;
-        handle_pmi(vcpu, "nmi");
+    take_nmi(vcpu);
+    if (LVT_MODE(LAPIC(vcpu, LVTPC)) == MODE_FIXED) {
+        take_vector(vcpu);
     }
-    if (LVT_MODE(LAPIC(vcpu, LVTPC)) != MODE_NMI &&
-        (*irr & BIT(vector % 32))) {
-        *irr &= ~BIT(vector % 32);
-        handle_pmi(vcpu, "interrupt");
+}
+
+/* pmc_event_is_allowed(), without filters */
+static uint64_t allowed_counters(Vcpu *vcpu)
+{
+    uint64_t allowed = 0;
+
+    for (unsigned i = 0; i < vcpu->pmu.gp; i++) {
+        if (*msr_slot(vcpu, MSR_EVNTSEL0 + i) & EVTSEL_ENABLE) {
+            allowed |= BIT(i);
+        }
+    }
+    for (unsigned i = 0; i < vcpu->pmu.fixed; i++) {
+        if (*msr_slot(vcpu, MSR_FIXED_CTRL) >> 4 * i & FIXED_LEVELS) {
+            allowed |= BIT(FIXED_BIT + i);
+        }
+    }
+    return allowed & *msr_slot(vcpu, MSR_GLOBAL_CTRL);
+}
+
+static bool wants_interrupt(Vcpu *vcpu, unsigned i)
+{
+    return i < FIXED_BIT ?
+           *msr_slot(vcpu, MSR_EVNTSEL0 + i) & EVTSEL_INT :
+           *msr_slot(vcpu, MSR_FIXED_CTRL) >> 4 * (i - FIXED_BIT) & FIXED_INT;
+}
+
+/* kvm_pmu_handle_event(), reprogram_counter(), pmc_reprogram_counter() */
+static void handle_event(Vcpu *vcpu)
+{
+    uint64_t allowed = allowed_counters(vcpu);
+    uint64_t pebs = *msr_slot(vcpu, MSR_PEBS_ENABLE);
+
+    for (unsigned i = 0; i < 64; i++) {
+        uint64_t bit = BIT(i);
+
+        if (!(vcpu->reprogram_pmi & bit)) {
+            continue;
+        }
+        vcpu->running = (vcpu->running & ~bit) | (allowed & bit);
+        vcpu->precise = (vcpu->precise & ~bit) | (pebs & bit);
+        if (wants_interrupt(vcpu, i) || (pebs & bit)) {
+            vcpu->intr |= bit;
+        } else {
+            vcpu->intr &= ~bit;
+        }
+    }
+    vcpu->reprogram_pmi = 0;
+}
+
+/*
+ * __kvm_perf_overflow() in a PMI; that one passes over counters that are about
+ * to be reprogrammed in 6.1, and from 6.12 on its caller kvm_perf_overflow()
+ */
+static void overflow(Vcpu *vcpu, unsigned i)
+{
+    uint64_t *status = msr_slot(vcpu, MSR_GLOBAL_STATUS), bit = BIT(i);
+    bool skip_pmi = false;
+
+    if (!(vcpu->running & bit) || (vcpu->reprogram_pmi & bit)) {
+        note("guest vcpu%u overflow of %u is passed over", vcpu->id, i);
+        return;
+    }
+    vcpu->reprogram_pmi |= bit;
+    if (vcpu->precise & bit) {
+        skip_pmi = *status & STATUS_OVF_BUF;
+        *status |= STATUS_OVF_BUF;
+    } else {
+        *status |= bit;
+    }
+    if ((vcpu->intr & bit) && !skip_pmi) {
+        vcpu->pmi_requested = true;
+        note("guest vcpu%u pmi requested", vcpu->id);
     }
 }
 
@@ -1027,9 +1276,14 @@ static void take_interrupts(Vcpu *vcpu)
  * One line of the guest's script, run when a vCPU is first entered:
  *
  *   VCPU wrmsr INDEX VALUE
+ *   VCPU cr4 VALUE
  *   VCPU lvtpc VALUE
- *   VCPU pmi          a buffer fills up at each exit, as __kvm_perf_overflow()
- *                     has it; the PMI is delivered at the next entry
+ *   VCPU overflow COUNTER  at each exit, if it runs; with PEBS that fills the
+ *                          buffer.  A PMI is delivered at the next entry.
+ *   VCPU write             at each exit before that, of the counters' MSRs
+ *   VCPU pend              at each exit an NMI, or LVTPC's vector, is pending
+ *   VCPU linger            handlers of PMIs haven't read the status at the exit
+ *   VCPU early-ack         they unmask LVTPC first, and not at their end
  */
 static void guest_command(Vcpu *vcpu, const char *line)
 {
@@ -1047,10 +1301,20 @@ static void guest_command(Vcpu *vcpu, const char *line)
         note("guest vcpu%u wrmsr 0x%llx 0x%llx %s", id,
              (unsigned long long)one, (unsigned long long)two,
              set_msr(vcpu, one, two, false) ? "ok" : "#GP");
+    } else if (!strcmp(command, "cr4")) {
+        vcpu_sregs(vcpu)->cr4 = one;
     } else if (!strcmp(command, "lvtpc")) {
         LAPIC(vcpu, LVTPC) = one;
-    } else if (!strcmp(command, "pmi")) {
-        vcpu->pmi_at_exit = true;
+    } else if (!strcmp(command, "overflow")) {
+        vcpu->overflow_at_exit |= BIT(one);
+    } else if (!strcmp(command, "write")) {
+        vcpu->write_at_exit = true;
+    } else if (!strcmp(command, "pend")) {
+        vcpu->pends_at_exit = true;
+    } else if (!strcmp(command, "linger")) {
+        vcpu->lingers = true;
+    } else if (!strcmp(command, "early-ack")) {
+        vcpu->early_ack = true;
     } else {
         die("the guest can't «%s»", line);
     }
@@ -1070,70 +1334,99 @@ static void run_script(Vcpu *vcpu)
     }
 }
 
+/* pmc_get_pebs_precise_level(), with vmx_pebs_pdist_cpu[], …pdir_cpu[] */
+static unsigned precise_level(unsigned i)
+{
+    bool pdist = host.model == 143;
+    bool pdir = pdist || host.model == 106 || host.model == 108;
+
+    return (i == 0 && pdist) || (i == FIXED_BIT && pdir) ? 3 : 1;
+}
+
 /*
- * kvm_pmu_handle_event(): for each counter that is enabled an event of perf.
- * Later changes are left out.
+ * pmc_reprogram_counter(): for each counter that runs an event of perf.  Later
+ * changes are left out.
  */
 static void pin_events(Vcpu *vcpu)
 {
     static const uint32_t fixed[MAX_FIXED] = { 0x00c0, 0x003c, 0x0300 };
-    uint64_t enabled = *msr_slot(vcpu, MSR_GLOBAL_CTRL);
-    uint64_t fixed_ctrl = *msr_slot(vcpu, MSR_FIXED_CTRL);
 
-    for (unsigned i = 0; i < vcpu->pmu.gp; i++) {
-        uint64_t evtsel = *msr_slot(vcpu, MSR_EVNTSEL0 + i);
-
-        if ((enabled & BIT(i)) && (evtsel & EVTSEL_ENABLE)) {
-            perf_model_pin_for_guest(evtsel);
-        }
-    }
-    for (unsigned i = 0; i < vcpu->pmu.fixed; i++) {
-        if ((enabled & BIT(32 + i)) && (fixed_ctrl >> 4 * i & 3)) {
-            perf_model_pin_for_guest(fixed[i]);
+    for (unsigned i = 0; i < 64; i++) {
+        if (vcpu->running & BIT(i)) {
+            perf_model_pin_for_guest(
+                i < FIXED_BIT ? *msr_slot(vcpu, MSR_EVNTSEL0 + i) :
+                                fixed[i - FIXED_BIT],
+                vcpu->precise & BIT(i) ? precise_level(i) : 0);
         }
     }
 }
 
 static void enter_guest(Vcpu *vcpu)
 {
+    bool first = !vcpu->has_run;
+
     if (vcpu->pmi_requested) {
         vcpu->pmi_requested = false;
         deliver_pmi(vcpu);
     }
     take_interrupts(vcpu);
-    if (!vcpu->has_run) {
+    if (first) {
         vcpu->has_run = true;
         note("vcpu%u first KVM_RUN", vcpu->id);
         run_script(vcpu);
+    }
+    handle_event(vcpu);
+    if (first) {
         pin_events(vcpu);
     }
 }
 
-/* __kvm_perf_overflow() requests nothing while the bit is set. */
-static void leave_guest(Vcpu *vcpu)
+/* From elsewhere than the PMU */
+static void pend(Vcpu *vcpu)
 {
-    uint64_t *status = msr_slot(vcpu, MSR_GLOBAL_STATUS);
+    uint32_t lvtpc = LAPIC(vcpu, LVTPC), vector = lvtpc & 0xff;
 
-    if (vcpu->pmi_at_exit && !(*status & STATUS_OVF_BUF)) {
-        *status |= STATUS_OVF_BUF;
-        vcpu->pmi_requested = true;
-        note("guest vcpu%u pmi requested", vcpu->id);
+    if (LVT_MODE(lvtpc) == MODE_NMI) {
+        vcpu->events.nmi.pending = 1;
+    } else {
+        LAPIC(vcpu, IRR + vector / 32 * 16) |= BIT(vector % 32);
     }
 }
 
-static int run(Vcpu *vcpu)
+static void leave_guest(Vcpu *vcpu)
+{
+    if (vcpu->write_at_exit) {
+        vcpu->reprogram_pmi |= vcpu->running;
+    }
+    for (unsigned i = 0; i < 64; i++) {
+        if (vcpu->overflow_at_exit & BIT(i)) {
+            overflow(vcpu, i);
+        }
+    }
+    if (vcpu->pends_at_exit) {
+        pend(vcpu);
+    }
+}
+
+static void be_in_guest(Vcpu *vcpu)
 {
     const struct timespec tick = { .tv_nsec = 1000000 };
     volatile __u8 *immediate_exit = &vcpu->run->immediate_exit;
 
-    if (*immediate_exit) {
-        return -EINTR;
-    }
     enter_guest(vcpu);
     while (!*immediate_exit && nanosleep(&tick, NULL) == 0) {
     }
     leave_guest(vcpu);
     vcpu->run->exit_reason = KVM_EXIT_INTR;
+}
+
+/* kvm_arch_vcpu_ioctl_run(), with post_kvm_run_save() */
+static int run(Vcpu *vcpu)
+{
+    if (!vcpu->run->immediate_exit) {
+        be_in_guest(vcpu);
+    }
+    vcpu->run->apic_base = *msr_slot(vcpu, MSR_APICBASE);
     return -EINTR;
 }
 
@@ -1182,6 +1475,8 @@ static int check_extension(unsigned long extension)
         return BIT(KVM_HC_MAP_GPA_RANGE);
     case KVM_CAP_PMU_CAPABILITY:    /* kvm_vm_ioctl_check_extension() */
         return host.kernel >= 518 && host.vpmu ? KVM_PMU_CAP_DISABLE : 0;
+    case KVM_CAP_X86_TRIPLE_FAULT_EVENT:
+        return host.kernel >= 600;
     case KVM_CAP_IRQ_ROUTING:
         return 4096;
     case KVM_CAP_MCE:
@@ -1323,7 +1618,8 @@ static int create_vcpu(Vm *vm, unsigned long id)
     vcpu->id = id;
     vcpu->run = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     vcpu->misc_enable = MISC_PMU_RO;                /* kvm_vcpu_reset() */
-    vcpu->perf_caps = host.vpmu ? host.perf_caps : 0;   /* …_vcpu_create() */
+    /* kvm_arch_vcpu_create(), 6.12 on */
+    vcpu->perf_caps = host.vpmu && host.kernel >= 612 ? host.perf_caps : 0;
     LAPIC(vcpu, LVTPC) = LVT_MASKED;
     refresh(vcpu);
     vm->vcpus++;
@@ -1497,8 +1793,8 @@ static int vcpu_ioctl(Vcpu *vcpu, unsigned long request, void *argument)
         if (!(events->flags & KVM_VCPUEVENT_VALID_NMI_PENDING)) {
             vcpu->events.nmi.pending = pending;
         }
-        note("vcpu%u KVM_SET_VCPU_EVENTS nmi %u", vcpu->id,
-             vcpu->events.nmi.pending);
+        note("vcpu%u KVM_SET_VCPU_EVENTS nmi %u masked %u", vcpu->id,
+             vcpu->events.nmi.pending, vcpu->events.nmi.masked);
         return 0;
     }
     case KVM_GET_TSC_KHZ:
@@ -1518,23 +1814,6 @@ static int vcpu_ioctl(Vcpu *vcpu, unsigned long request, void *argument)
         return -ENOTTY;
     }
 }
-
-/* State that is kept as bytes: what gets it, what sets it */
-static const struct {
-    Kind kind;
-    unsigned long get, set;
-} kept[] = {
-    { VM, KVM_GET_IRQCHIP, KVM_SET_IRQCHIP },
-    { VM, KVM_GET_PIT2, KVM_SET_PIT2 },
-    { VM, KVM_GET_CLOCK, KVM_SET_CLOCK },
-    { VCPU, KVM_GET_REGS, KVM_SET_REGS },
-    { VCPU, KVM_GET_SREGS, KVM_SET_SREGS },
-    { VCPU, KVM_GET_FPU, KVM_SET_FPU },
-    { VCPU, KVM_GET_XSAVE, KVM_SET_XSAVE },
-    { VCPU, KVM_GET_XCRS, KVM_SET_XCRS },
-    { VCPU, KVM_GET_MP_STATE, KVM_SET_MP_STATE },
-    { VCPU, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS },
-};
 
 static bool keep(Kind kind, Blob **blobs, unsigned long request, void *argument)
 {
@@ -1583,6 +1862,9 @@ static int model_ioctl(int fd, unsigned long request, void *argument)
 
         result = keep(VCPU, &vcpu->blobs, request, argument) ?
                  0 : vcpu_ioctl(vcpu, request, argument);
+        if (request == KVM_SET_SREGS) {     /* __set_sregs_common() */
+            *msr_slot(vcpu, MSR_APICBASE) = vcpu_sregs(vcpu)->apic_base;
+        }
     }
     if (result == -ENOTTY) {
         note("%s unknown ioctl 0x%lx", kinds[fds[fd].kind], request);
@@ -1693,10 +1975,30 @@ int ioctl(int fd, unsigned long request, ...)
     return result;
 }
 
+/* module_param() of enable_mediated_pmu, which 6.12 hasn't */
+static int open_parameter(void)
+{
+    int fd;
+
+    if (host.kernel < 703) {
+        errno = ENOENT;
+        return -1;
+    }
+    fd = memfd_create("parameter", MFD_CLOEXEC);
+    if (write(fd, host.mediated ? "Y\n" : "N\n", 2) != 2 ||
+        lseek(fd, 0, SEEK_SET) < 0) {
+        die("no memory for a file");
+    }
+    return fd;
+}
+
 static int open_path(const char *path, int flags, mode_t mode)
 {
     if (host.kernel && !strcmp(path, "/dev/kvm")) {
         return new_fd(eventfd(0, EFD_CLOEXEC), DEV, NULL);
+    }
+    if (host.kernel && !strcmp(path, MEDIATED_PMU)) {
+        return open_parameter();
     }
     if (host.sev && !strcmp(path, "/dev/sev")) {
         return new_fd(eventfd(0, EFD_CLOEXEC), SEV, NULL);

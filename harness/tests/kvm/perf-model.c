@@ -6,6 +6,7 @@
  * kernel (6.12) about what it takes from a process without privileges, and
  * deals counters out as x86_schedule_events() does: each rule names the
  * function of kernel/events/core.c or arch/x86/events that it is taken from.
+ * They are those of Linux 6.12.117.
  *
  * In the file of a host, see hosts/:
  *
@@ -13,12 +14,15 @@
  *   perf_no_rdpmc 1     0 stands in /sys/bus/event_source/devices/cpu/rdpmc
  *   perf_watchdog 1     the NMI watchdog counts cycles on each CPU
  *   perf_busy N         somebody has N general purpose counters on each CPU
+ *   perf_busy_event N   with this event, else with branches
  *   perf_busy_opens N   and ends when N events have been opened, 0: never
  *
  * Left out: counting, sampling and read(); groups; other types than
  * PERF_TYPE_RAW; CPU-wide events of the process; CPUs, of which all look the
  * same, so that no thread's events move because it does; what mmap() checks;
- * constraints but those of fixed counters; the ends of threads; PEBS; SELinux;
+ * constraints of other CPUs than Skylake, Ice Lake, Sapphire and Granite Rapids,
+ * and of topdown metrics; the ends of threads; PEBS but for where KVM's events
+ * go; SELinux;
  * file descriptor flags.  A thread's events hold their counters all the time,
  * as if it never slept.
  *
@@ -40,6 +44,7 @@
 #define FIXED_BIT           32          /* INTEL_PMC_IDX_FIXED */
 #define RDPMC_FIXED         BIT(30)     /* INTEL_PMC_FIXED_RDPMC_BASE */
 #define EVENT_AND_UMASK     0xffffull
+#define ANY_UMASK           -1
 #define PARANOID_DEFAULT    2
 #define PAGE                4096
 #define FLAGS_ALL           0xful       /* PERF_FLAG_ALL */
@@ -52,6 +57,7 @@ typedef struct Event {
     int fd;                         /* -1: not of the process */
     pid_t tid;                      /* 0: on each CPU */
     uint64_t config;
+    unsigned precise;               /* attr.precise_ip */
     int idx;                        /* hw.idx: the last counter, or -1 */
     bool error;                     /* PERF_EVENT_STATE_ERROR */
     struct perf_event_mmap_page *page;
@@ -64,28 +70,128 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* ---- which counter ---- */
 
+/* A row of a table: the first that matches holds. */
+typedef struct Constraint {
+    uint8_t first, last;            /* event codes */
+    int umask;
+    uint64_t counters;
+} Constraint;
+
+#define FIXED(code, umask, i)   { code, code, umask, BIT(FIXED_BIT + (i)) }
+#define END                     { 0 }
+
+/* intel_skl_event_constraints[] */
+static const Constraint skl[] = {
+    FIXED(0xc0, 0, 0), FIXED(0x3c, 0, 1), FIXED(0x00, 3, 2),
+    { 0xc0, 0xc0, 1, 0x2 }, { 0xd0, 0xd2, ANY_UMASK, 0xf },
+    { 0xcd, 0xcd, ANY_UMASK, 0xf }, { 0xc6, 0xc6, ANY_UMASK, 0xf }, END
+};
+
+/* intel_icl_event_constraints[] */
+static const Constraint icl[] = {
+    FIXED(0xc0, 0, 0), FIXED(0xc0, 1, 0), FIXED(0x00, 1, 0), FIXED(0x3c, 0, 1),
+    FIXED(0x00, 3, 2), FIXED(0x00, 4, 3),
+    { 0x03, 0x0a, ANY_UMASK, 0xf }, { 0x1f, 0x28, ANY_UMASK, 0xf },
+    { 0x32, 0x32, ANY_UMASK, 0xf }, { 0x48, 0x56, ANY_UMASK, 0xf },
+    { 0x60, 0x8b, ANY_UMASK, 0xf }, { 0xa3, 0xa3, 0x04, 0xff },
+    { 0xa3, 0xa3, 0x10, 0xff }, { 0xa3, 0xa3, 0x14, 0xff },
+    { 0xa3, 0xa3, ANY_UMASK, 0xf }, { 0xa8, 0xb0, ANY_UMASK, 0xf },
+    { 0xb7, 0xbd, ANY_UMASK, 0xf }, { 0xd0, 0xe6, ANY_UMASK, 0xf },
+    { 0xef, 0xf4, ANY_UMASK, 0xf }, END
+};
+
+/* intel_glc_event_constraints[] */
+static const Constraint glc[] = {
+    FIXED(0xc0, 0, 0), FIXED(0x00, 1, 0), FIXED(0x3c, 0, 1), FIXED(0x00, 3, 2),
+    FIXED(0x3c, 1, 2), FIXED(0x00, 4, 3),
+    { 0x2e, 0x2e, ANY_UMASK, 0xff }, { 0x3c, 0x3c, ANY_UMASK, 0xff },
+    { 0x01, 0x8f, ANY_UMASK, 0xf }, { 0xa3, 0xa3, 0x01, 0xf },
+    { 0xa3, 0xa3, 0x02, 0xf }, { 0xa3, 0xa3, 0x08, 0xf },
+    { 0xa4, 0xa4, 0x04, 0x1 }, { 0xa4, 0xa4, 0x08, 0x1 },
+    { 0xcd, 0xcd, 0x02, 0x1 }, { 0xce, 0xce, ANY_UMASK, 0x1 },
+    { 0xd0, 0xdf, ANY_UMASK, 0xf }, END
+};
+
+/* intel_icl_pebs_event_constraints[], what KVM's guests can have of it */
+static const Constraint icl_pebs[] = {
+    FIXED(0x00, 1, 0), { 0xd0, 0xd4, ANY_UMASK, 0xf }, END
+};
+
+/* intel_glc_pebs_event_constraints[], likewise */
+static const Constraint glc_pebs[] = {
+    FIXED(0x00, 1, 0), { 0xc0, 0xc0, ANY_UMASK, 0xfe },
+    { 0xcd, 0xcd, 0x02, 0x1 }, { 0xd0, 0xd4, ANY_UMASK, 0xf }, END
+};
+
+/* intel_pmu_init() */
+static const struct Cpu {
+    unsigned model;
+    const Constraint *table, *pebs;
+} cpus[] = {
+    { 85, skl, NULL }, { 106, icl, icl_pebs }, { 108, icl, icl_pebs },
+    { 143, glc, glc_pebs }, { 207, glc, glc_pebs }, { 173, glc, glc_pebs },
+    { 174, glc, glc_pebs },
+};
+
+static const struct Cpu *this_cpu(void)
+{
+    for (size_t i = 0; !host.amd && i < ARRAY_SIZE(cpus); i++) {
+        if (cpus[i].model == host.model) {
+            return &cpus[i];
+        }
+    }
+    return NULL;
+}
+
+/* for_each_event_constraint(), constraint_match(); 0: in no row */
+static uint64_t look_up(const Constraint *row, uint64_t config)
+{
+    uint8_t code = config, umask = config >> 8;
+
+    for (; row && row->counters; row++) {
+        if (code >= row->first && code <= row->last &&
+            (row->umask == ANY_UMASK || umask == row->umask)) {
+            return row->counters;
+        }
+    }
+    return 0;
+}
+
 /*
- * intel_icl_event_constraints[] with intel_pmu_check_event_constraints(): the
- * codes that perf made up itself count on the fixed counter alone.
+ * What intel_pmu_check_event_constraints() makes of a row: events of a fixed
+ * counter that isn't there, or is one of perf's own codes alone, and others
+ */
+static uint64_t within_host(uint64_t counters, uint64_t config)
+{
+    uint64_t gp = MASK(host.gp), fixed = MASK(host.fixed) << FIXED_BIT;
+
+    if (counters < BIT(FIXED_BIT)) {
+        return counters & gp;
+    }
+    return (counters & fixed) | (config & 0xff ? gp : 0);
+}
+
+/*
+ * icl_get_event_constraints() and glc_get_event_constraints(), with
+ * intel_pebs_constraints() and x86_get_event_constraints()
  */
 static uint64_t constraint(const Event *event)
 {
-    static const struct {
-        uint64_t config;
-        unsigned fixed;
-    } table[] = {
-        { INSTRUCTIONS, 0 }, { 0x01c0, 0 }, { 0x0100, 0 }, { CYCLES, 1 },
-        { 0x0300, 2 }, { 0x0400, 3 },
-    };
-    uint64_t gp = MASK(host.gp), fixed = host.amd ? 0 : MASK(host.fixed);
+    const struct Cpu *cpu = this_cpu();
+    uint64_t config = event->config & EVENT_AND_UMASK, counters = 0;
 
-    for (size_t i = 0; !host.amd && i < ARRAY_SIZE(table); i++) {
-        if (table[i].config == (event->config & EVENT_AND_UMASK)) {
-            fixed &= BIT(table[i].fixed);
-            return fixed << FIXED_BIT | (event->config & 0xff ? gp : 0);
-        }
+    if (event->precise == 3 && config == INSTRUCTIONS) {
+        return BIT(FIXED_BIT);              /* fixed0_constraint */
     }
-    return gp;
+    if (event->precise && cpu) {
+        counters = look_up(cpu->pebs, config);
+    }
+    if (!counters && cpu) {
+        counters = look_up(cpu->table, config);
+    }
+    counters = counters ? within_host(counters, config) : MASK(host.gp);
+    return event->precise == 3 && cpu && cpu->table == glc ? counters & 1
+                                                           : counters;
 }
 
 /* x86_schedule_events(): «fastpath, try to reuse previous register» */
@@ -96,7 +202,8 @@ static bool reuse_counters(Event *const list[], unsigned n, int assign[])
     for (unsigned i = 0; i < n; i++) {
         int idx = list[i]->idx;
 
-        if (idx < 0 || (used & BIT(idx))) {
+        if (idx < 0 || (used & BIT(idx)) ||
+            !(constraint(list[i]) & BIT(idx))) {
             return false;
         }
         used |= BIT(idx);
@@ -223,6 +330,11 @@ static void remove_event(unsigned i)
             (--nevents - i) * sizeof(events[0]));
 }
 
+static uint64_t busy_event(void)
+{
+    return host.perf_busy_event ?: BRANCHES;
+}
+
 /* Who counts on each CPU, from the start */
 static void start_others(void)
 {
@@ -236,14 +348,14 @@ static void start_others(void)
         add_event((Event) { .fd = -1, .config = CYCLES, .idx = -1 });
     }
     for (unsigned i = 0; i < host.perf_busy; i++) {
-        add_event((Event) { .fd = -1, .config = BRANCHES, .idx = -1 });
+        add_event((Event) { .fd = -1, .config = busy_event(), .idx = -1 });
     }
 }
 
 static void end_others(void)
 {
     for (unsigned i = nevents; i-- > 0;) {
-        if (!events[i].tid && events[i].config == BRANCHES) {
+        if (!events[i].tid && events[i].config == busy_event()) {
             remove_event(i);
         }
     }
@@ -382,11 +494,11 @@ bool perf_model_close(int fd)
 }
 
 /* pmc_reprogram_counter(): perf_event_create_kernel_counter(), pinned */
-void perf_model_pin_for_guest(uint64_t config)
+void perf_model_pin_for_guest(uint64_t config, unsigned precise)
 {
     Event event = {
         .fd = -1, .tid = syscall(SYS_gettid), .idx = -1,
-        .config = config & EVENT_AND_UMASK,
+        .config = config & EVENT_AND_UMASK, .precise = precise,
     };
     Event *added;
 

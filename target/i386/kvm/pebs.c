@@ -13,6 +13,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "cpu.h"
 #include "host-cpu.h"
 #include "hw/core/boards.h"
@@ -33,7 +34,14 @@
  */
 #define PMU_VERSION_ISOLATED        5
 
+#define CPUID_7_EDX_HYBRID          (1u << 15)
+
+#define MEDIATED_PMU \
+    "/sys/module/kvm_intel/parameters/enable_mediated_pmu"
+
 /* Registers of struct kvm_lapic_state stand 16 bytes apart. */
+#define LAPIC_ISR                   0x10
+#define LAPIC_TMR                   0x18
 #define LAPIC_IRR                   0x20
 #define LAPIC_LVTPC                 0x34
 
@@ -104,15 +112,72 @@ static bool check_host_vendor(uint32_t *obstacles, Error **errp)
     return true;
 }
 
-/* kvm_init_pmu_capability() has several reasons and tells none of them. */
+static uint32_t this_cpuid(uint32_t leaf, int reg)
+{
+    uint32_t regs[4];
+
+    host_cpuid(leaf, 0, &regs[R_EAX], &regs[R_EBX], &regs[R_ECX],
+               &regs[R_EDX]);
+    return regs[reg];
+}
+
+/* Of the CPU itself: KVM's own is capped at 2. */
+static unsigned this_pmu_version(void)
+{
+    return extract32(this_cpuid(0xa, R_EAX), 0, 8);
+}
+
+/* The CPUs for which perf's intel_pmu_init() sets pebs_ept */
+static bool cpu_is_known(void)
+{
+    static const uint8_t models[] = {
+        106, 108,               /* Ice Lake server, Ice Lake-D */
+        143, 207,               /* Sapphire Rapids, Emerald Rapids */
+        173, 174,               /* Granite Rapids, Granite Rapids-D */
+    };
+
+    return memchr(models, x86_cpu_model(supported_cpuid(1, R_EAX)),
+                  sizeof(models));
+}
+
+/*
+ * A hypervisor sets CPUID leaf 1, ECX[31], which no CPU does.  Where it hides
+ * that, a PMU below the version that the CPU's model has shows it.
+ */
+static bool host_is_guest(void)
+{
+    return (this_cpuid(1, R_ECX) & CPUID_EXT_HYPERVISOR) ||
+           (cpu_is_known() && this_pmu_version() < PMU_VERSION_ISOLATED);
+}
+
+/*
+ * kvm_init_pmu_capability() has several reasons and tells none of them.  The
+ * CPU shows two: X86_FEATURE_HYBRID_CPU is its CPUID bit, and a guest without
+ * leaf 0xA has no PMU to hand on.
+ */
+static void set_no_vpmu_error(uint32_t *obstacles, Error **errp)
+{
+    if (host_is_guest() && this_pmu_version() < PMU_VERSION_MIN) {
+        *obstacles = BIT(PEBS_OBSTACLE_NESTED);
+        error_setg(errp, "The host is itself a guest, and its hypervisor gives "
+                   "it no PMU: run QEMU on the physical host or use "
+                   "-accel tcg");
+    } else if (this_cpuid(7, R_EDX) & CPUID_7_EDX_HYBRID) {
+        *obstacles = BIT(PEBS_OBSTACLE_CPU);
+        error_setg(errp, "KVM has no virtual PMU on a hybrid CPU, which this "
+                   "host's is: use another host or -accel tcg");
+    } else {
+        *obstacles = BIT(PEBS_OBSTACLE_VPMU) | BIT(PEBS_OBSTACLE_OTHER);
+        error_setg(errp, "KVM has no virtual PMU here; one of: module "
+                   "parameter kvm.enable_pmu=0, a host kernel that can't use "
+                   "its own: enable it or use -accel tcg");
+    }
+}
+
 static bool check_vpmu(uint32_t *obstacles, Error **errp)
 {
     if ((supported_cpuid(0xa, R_EAX) & 0xff) < PMU_VERSION_MIN) {
-        *obstacles = BIT(PEBS_OBSTACLE_VPMU);
-        error_setg(errp, "KVM has no virtual PMU here; one of: module "
-                   "parameter kvm.enable_pmu=0, a hybrid host CPU, a host "
-                   "that is itself a guest without a PMU: enable it or use "
-                   "-accel tcg");
+        set_no_vpmu_error(obstacles, errp);
         return false;
     }
     return true;
@@ -120,7 +185,7 @@ static bool check_vpmu(uint32_t *obstacles, Error **errp)
 
 /*
  * kvm_probe_msr_to_save() lists the MSRs of PEBS if this kernel's KVM knows
- * them and the host has them, no matter whether guests can get them.
+ * them and the CPU has them, no matter whether guests can get them.
  */
 static bool kernel_lists_msr(uint32_t index)
 {
@@ -141,14 +206,34 @@ static bool kernel_lists_msr(uint32_t index)
     return false;
 }
 
-/* KVM_CAP_PMU_CAPABILITY is older than guest PEBS, but not much. */
+/*
+ * KVM_CAP_X86_TRIPLE_FAULT_EVENT came with guest PEBS, in Linux 6.0.  An older
+ * kernel to which a distribution added PEBS lists the MSR; that isn't listed in
+ * a guest to which its hypervisor gave no PEBS.
+ */
 static bool kernel_knows_pebs(void)
 {
-    return kvm_check_extension(kvm_state, KVM_CAP_PMU_CAPABILITY) > 0 &&
+    return kvm_check_extension(kvm_state, KVM_CAP_X86_TRIPLE_FAULT_EVENT) > 0 ||
            kernel_lists_msr(MSR_IA32_PEBS_ENABLE);
 }
 
-/* vmx_pebs_supported() has several reasons and tells none of them. */
+/*
+ * vmx_pebs_supported() asks for it, where there is one.  A kernel without a
+ * mediated PMU has no such parameter.
+ */
+static bool pmu_is_mediated(void)
+{
+    g_autofree char *value = NULL;
+
+    return g_file_get_contents(MEDIATED_PMU, &value, NULL, NULL) &&
+           value[0] == 'Y';
+}
+
+/*
+ * vmx_pebs_supported() has several reasons and tells none of them.  Those of
+ * which there is evidence come first.  All CPUs with PEBS for guests have
+ * version 5 of the PMU or a later one, but some have that and no such PEBS.
+ */
 static void set_no_offer_error(uint32_t *obstacles, Error **errp)
 {
     unsigned model = x86_cpu_model(supported_cpuid(1, R_EAX));
@@ -157,19 +242,32 @@ static void set_no_offer_error(uint32_t *obstacles, Error **errp)
         *obstacles = BIT(PEBS_OBSTACLE_KERNEL);
         error_setg(errp, "The host's kernel has no PEBS for guests: use "
                    "Linux 6.0 or newer, or -accel tcg");
-    } else if (x86_pebs_cpu_with_model(model)) {
-        *obstacles = BIT(PEBS_OBSTACLE_MEDIATED_VPMU) |
-                     BIT(PEBS_OBSTACLE_OTHER);
-        error_setg(errp, "KVM offers no PEBS here; one of: module parameter "
-                   "kvm_intel.enable_mediated_pmu=1, PEBS switched off by the "
-                   "firmware: change it or use -accel tcg");
+    } else if (pmu_is_mediated()) {
+        *obstacles = BIT(PEBS_OBSTACLE_MEDIATED_VPMU);
+        error_setg(errp, "KVM offers no PEBS with the mediated PMU: load it "
+                   "with kvm_intel.enable_mediated_pmu=0 or use -accel tcg");
+    } else if (host_is_guest()) {
+        *obstacles = BIT(PEBS_OBSTACLE_NESTED);
+        error_setg(errp, "The host is itself a guest, and its hypervisor gives "
+                   "it no PEBS that KVM could hand on: run QEMU on the "
+                   "physical host or use -accel tcg");
+    } else if (this_pmu_version() < PMU_VERSION_ISOLATED) {
+        *obstacles = BIT(PEBS_OBSTACLE_CPU);
+        error_setg(errp, "The host's CPU (CPUID model %u) has no PEBS for "
+                   "guests: use an Ice Lake server or newer, or -accel tcg",
+                   model);
+    } else if (cpu_is_known()) {
+        *obstacles = BIT(PEBS_OBSTACLE_KERNEL) | BIT(PEBS_OBSTACLE_OTHER);
+        error_setg(errp, "KVM offers no PEBS here, although this CPU has it; "
+                   "one of: the firmware switches it off, the host's kernel "
+                   "does: change it or use -accel tcg");
     } else {
-        *obstacles = BIT(PEBS_OBSTACLE_CPU) |
-                     BIT(PEBS_OBSTACLE_MEDIATED_VPMU);
-        error_setg(errp, "KVM offers no PEBS here; one of: a host CPU before "
-                   "Ice Lake server (its CPUID model is %u), module parameter "
-                   "kvm_intel.enable_mediated_pmu=1: change it or use "
-                   "-accel tcg", model);
+        *obstacles = BIT(PEBS_OBSTACLE_CPU) | BIT(PEBS_OBSTACLE_KERNEL) |
+                     BIT(PEBS_OBSTACLE_OTHER);
+        error_setg(errp, "KVM offers no PEBS here; one of: a host CPU (CPUID "
+                   "model %u) without PEBS for guests, a host kernel older "
+                   "than that CPU, PEBS switched off by the firmware: change "
+                   "it or use -accel tcg", model);
     }
 }
 
@@ -183,19 +281,18 @@ static bool check_offer(uint32_t *obstacles, Error **errp)
 }
 
 /*
- * KVM caps the version that it tells at 2, so that only the CPU itself can be
- * asked.
+ * perf sets pebs_ept for CPUs alone that have version 5: a lower one is what a
+ * hypervisor gave, whether or not it lets itself be known.
  */
 static bool check_isolation(uint32_t *obstacles, Error **errp)
 {
-    uint32_t eax;
+    unsigned version = this_pmu_version();
 
-    host_cpuid(0xa, 0, &eax, NULL, NULL, NULL);
-    if ((eax & 0xff) < PMU_VERSION_ISOLATED) {
+    if (version < PMU_VERSION_ISOLATED) {
         *obstacles = BIT(PEBS_OBSTACLE_NESTED);
         error_setg(errp, "The host is itself a guest, with version %u of the "
                    "PMU, where KVM's PEBS never samples: run QEMU on the "
-                   "physical host or use -accel tcg", eax & 0xff);
+                   "physical host or use -accel tcg", version);
         return false;
     }
     return true;
@@ -216,7 +313,8 @@ static bool check_host_features(uint32_t *obstacles, Error **errp)
     return !missing;
 }
 
-bool kvm_pebs_probe(KvmPebsOffer *offer, uint32_t *obstacles, Error **errp)
+/* What KVM offers, whether or not a guest should have it */
+static bool probe_host(KvmPebsOffer *offer, uint32_t *obstacles, Error **errp)
 {
     if (!check_guest_is_open(obstacles, errp) ||
         !check_irqchip(obstacles, errp) ||
@@ -239,6 +337,30 @@ bool kvm_pebs_probe(KvmPebsOffer *offer, uint32_t *obstacles, Error **errp)
     trace_kvm_pebs_offer(offer->perf_capabilities, offer->gp_counters,
                          x86_cpu_model(offer->cpuid_version));
     return true;
+}
+
+/*
+ * Since "KVM: x86/pmu: Disable support for adaptive PEBS"
+ * vmx_get_perf_capabilities() masks baseline, and gives these reasons.
+ */
+static bool refuse_baseline(uint32_t *obstacles, Error **errp)
+{
+    *obstacles = BIT(PEBS_OBSTACLE_BASELINE_UNSAFE);
+    error_setg(errp, "KVM offers baseline here, with which a guest can read "
+               "the host's branch records and bypass event filters: update "
+               "the host's kernel, or accept that with pebs-baseline=on");
+    return false;
+}
+
+static bool has_baseline(const KvmPebsOffer *offer)
+{
+    return offer->perf_capabilities & PERF_CAP_PEBS_BASELINE;
+}
+
+bool kvm_pebs_probe(KvmPebsOffer *offer, uint32_t *obstacles, Error **errp)
+{
+    return probe_host(offer, obstacles, errp) &&
+           (!has_baseline(offer) || refuse_baseline(obstacles, errp));
 }
 
 /*
@@ -293,21 +415,33 @@ static bool check_format(const X86CPU *cpu, uint64_t offered, Error **errp)
     return true;
 }
 
-static bool check_baseline(const X86CPU *cpu, uint64_t offered, Error **errp)
+/* On a host that masks it */
+static bool check_no_baseline(const X86CPU *cpu, Error **errp)
 {
-    bool baseline = offered & PERF_CAP_PEBS_BASELINE;
-
-    if (cpu->pebs_baseline == ON_OFF_AUTO_ON && !baseline) {
+    if (cpu->pebs_baseline == ON_OFF_AUTO_ON) {
         error_setg(errp, "pebs-baseline=on is not what KVM offers here: use "
                    "pebs-baseline=off or -accel tcg");
         return false;
     }
-    if (cpu->pebs_baseline == ON_OFF_AUTO_OFF && baseline) {
+    return true;
+}
+
+/* On a host that doesn't: KVM takes all or nothing, so ask for consent. */
+static bool check_consent(const X86CPU *cpu, uint32_t *obstacles, Error **errp)
+{
+    switch (cpu->pebs_baseline) {
+    case ON_OFF_AUTO_ON:
+        warn_report_once("pebs-baseline=on: with this host's kernel the guest "
+                         "can read the host's branch records and bypass event "
+                         "filters");
+        return true;
+    case ON_OFF_AUTO_OFF:
         error_setg(errp, "pebs-baseline=off is not what KVM offers here, and "
                    "it can't be left out: use pebs-baseline=on");
         return false;
+    default:
+        return refuse_baseline(obstacles, errp);
     }
-    return true;
 }
 
 bool kvm_pebs_prepare(X86CPU *cpu, Error **errp)
@@ -315,11 +449,12 @@ bool kvm_pebs_prepare(X86CPU *cpu, Error **errp)
     KvmPebsOffer offer;
     uint32_t obstacles;
 
-    return kvm_pebs_probe(&offer, &obstacles, errp) &&
+    return probe_host(&offer, &obstacles, errp) &&
            check_guest_vendor(cpu, errp) &&
            check_guest_model(cpu, offer.cpuid_version, errp) &&
            check_format(cpu, offer.perf_capabilities, errp) &&
-           check_baseline(cpu, offer.perf_capabilities, errp);
+           (has_baseline(&offer) ? check_consent(cpu, &obstacles, errp)
+                                 : check_no_baseline(cpu, errp));
 }
 
 /*
@@ -388,13 +523,87 @@ void kvm_pebs_got_msr(X86CPU *cpu, uint32_t index, uint64_t value)
     *msr_value(cpu, index) = value;
 }
 
+static bool kvm_takes_msr(X86CPU *cpu, uint32_t index, uint64_t value)
+{
+    struct {
+        struct kvm_msrs info;
+        struct kvm_msr_entry entries[1];
+    } msrs = {
+        .info.nmsrs = 1,
+        .entries[0] = { .index = index, .data = value },
+    };
+
+    return kvm_vcpu_ioctl(CPU(cpu), KVM_SET_MSRS, &msrs) == 1;
+}
+
+/*
+ * IA32_DS_AREA has to be canonical.  Linux 6.1 goes by CR4.LA57, which is put
+ * later: what only that bit allows can't be tried before.  Newer kernels go by
+ * the host's width, see max_host_virt_addr_bits(), and so can be asked.
+ */
+static bool needs_la57(X86CPU *cpu, uint32_t index, uint64_t value)
+{
+    return index == MSR_IA32_DS_AREA && (cpu->env.cr[4] & CR4_LA57_MASK) &&
+           sextract64(value, 0, 48) != value &&
+           sextract64(value, 0, 57) == value;
+}
+
+static const char *msr_name(uint32_t index)
+{
+    return index == MSR_IA32_DS_AREA ? "IA32_DS_AREA" :
+           index == MSR_PEBS_DATA_CFG ? "MSR_PEBS_DATA_CFG" :
+           "IA32_PEBS_ENABLE";
+}
+
+/* All three, as KVM takes nothing but 0 for one that the vCPU hasn't. */
+bool kvm_pebs_check_loaded(X86CPU *cpu, Error **errp)
+{
+    static const uint32_t msrs[] = {
+        MSR_IA32_DS_AREA, MSR_PEBS_DATA_CFG, MSR_IA32_PEBS_ENABLE,
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(msrs); i++) {
+        uint64_t value = *msr_value(cpu, msrs[i]);
+
+        if (!kvm_takes_msr(cpu, msrs[i], value) &&
+            !needs_la57(cpu, msrs[i], value)) {
+            error_setg(errp, "The guest's PEBS state is not what KVM takes "
+                       "here: %s is 0x%" PRIx64 ": use a host with the "
+                       "source's kernel and CPU", msr_name(msrs[i]), value);
+            return false;
+        }
+    }
+    return true;
+}
+
 /*
  * The PMI
  *
- * __kvm_perf_overflow() sets bit 62 of IA32_PERF_GLOBAL_STATUS and requests a
- * PMI, which is no state that could be read: KVM_RUN can return with it
- * undelivered.  As long as the bit is set no other PMI is requested, so that a
- * guest without this one never empties its buffer again.
+ * When a buffer's threshold is reached, __kvm_perf_overflow() sets bit 62 of
+ * IA32_PERF_GLOBAL_STATUS and requests a PMI.  The request is no state that
+ * could be read: KVM_RUN can return before kvm_apic_local_deliver() has made an
+ * interrupt of it.  As long as the bit is set no other is requested, so that a
+ * guest without this one never empties its buffer again.  Whether the interrupt
+ * is raised again on load:
+ *
+ * - Bit 62 is clear: no, nothing was requested.  That holds for an index beyond
+ *   its threshold, too, as kvm_perf_overflow() leaves it where the counter is
+ *   about to be reprogrammed, and x86_pmu_handle_guest_pebs() where the host
+ *   was no longer in the guest: the hardware tells of it at the next record.
+ * - LVTPC is masked, or the local APIC off: no.  KVM drops the request then;
+ *   and on delivery it masks LVTPC itself.
+ * - An NMI is pending or being injected, or the vector stands in IRR: no, that
+ *   is the interrupt, or the guest takes it for one: any NMI runs its handler.
+ * - NMIs are blocked, or the vector is in service: no.  The guest is in its
+ *   handler, and finds the bit: Linux's intel_pmu_handle_irq() reads the status
+ *   until it is 0.  LVTPC may well be unmasked: by a guest that acknowledges
+ *   early, or on a kernel from before "KVM: x86: Mask LVTPC when handling a
+ *   PMI".  A second interrupt would find nothing and be an "unknown NMI".  What
+ *   is lost is a PMI of the handler's last instructions, after it has enabled
+ *   the counters.
+ * - LVTPC has another mode than NMI and fixed: no.  Nobody handles PMIs so.
+ *
+ * Else yes.
  */
 
 static uint32_t *lapic_register(struct kvm_lapic_state *lapic, unsigned number)
@@ -402,40 +611,69 @@ static uint32_t *lapic_register(struct kvm_lapic_state *lapic, unsigned number)
     return (uint32_t *)(lapic->regs + number * 16);
 }
 
-static bool pmi_was_lost(const X86CPU *cpu, uint32_t lvtpc)
+/* Of the 256 bits of IRR, ISR or TMR the word that has @vector's */
+static uint32_t *vector_word(struct kvm_lapic_state *lapic, unsigned number,
+                             unsigned vector)
 {
-    const CPUX86State *env = &cpu->env;
-
-    /* kvm_apic_local_deliver() masks LVTPC when it delivers. */
-    return (env->msr_global_status & PEBS_STATUS_OVF_BUF) &&
-           !(lvtpc & APIC_LVT_MASKED) &&
-           !env->nmi_pending && !env->nmi_injected;
+    return lapic_register(lapic, number + vector / 32);
 }
 
-/* As kvm_apic_local_deliver() does it */
-static bool deliver_pmi(X86CPU *cpu, struct kvm_lapic_state *lapic)
+static bool pmi_was_requested(const X86CPU *cpu, uint32_t lvtpc)
 {
-    uint32_t *lvtpc = lapic_register(lapic, LAPIC_LVTPC);
-    unsigned vector = *lvtpc & APIC_VECTOR_MASK;
+    return (cpu->env.msr_global_status & PEBS_STATUS_OVF_BUF) &&
+           !(lvtpc & APIC_LVT_MASKED) &&
+           (cpu_get_apic_base(cpu->apic_state) & MSR_IA32_APICBASE_ENABLE);
+}
 
-    switch ((*lvtpc & APIC_LVT_DELIV_MOD) >> APIC_LVT_DELIV_MOD_SHIFT) {
+/* In SMM NMIs are blocked anyway: enter_smm() keeps what was before. */
+static bool nmis_are_blocked(const CPUX86State *env)
+{
+    return env->hflags2 & (env->hflags & HF_SMM_MASK ?
+                           HF2_SMM_INSIDE_NMI_MASK : HF2_NMI_MASK);
+}
+
+/* Those below return false if the guest has the interrupt already. */
+
+static bool raise_nmi(CPUX86State *env)
+{
+    if (env->nmi_pending || env->nmi_injected || nmis_are_blocked(env)) {
+        return false;
+    }
+    env->nmi_pending = 1;
+    return true;
+}
+
+/* As __apic_accept_irq() does it */
+static bool raise_vector(struct kvm_lapic_state *lapic, unsigned vector)
+{
+    uint32_t bit = 1u << vector % 32;
+    uint32_t *irr = vector_word(lapic, LAPIC_IRR, vector);
+
+    if ((*irr | *vector_word(lapic, LAPIC_ISR, vector)) & bit) {
+        return false;
+    }
+    *vector_word(lapic, LAPIC_TMR, vector) &= ~bit;
+    *irr |= bit;
+    return true;
+}
+
+static bool raise_pmi(X86CPU *cpu, struct kvm_lapic_state *lapic,
+                      uint32_t lvtpc)
+{
+    switch ((lvtpc & APIC_LVT_DELIV_MOD) >> APIC_LVT_DELIV_MOD_SHIFT) {
     case APIC_DM_NMI:
-        cpu->env.nmi_pending = 1;
-        break;
+        return raise_nmi(&cpu->env);
     case APIC_DM_FIXED:
-        *lapic_register(lapic, LAPIC_IRR + vector / 32) |= 1u << vector % 32;
-        break;
+        return raise_vector(lapic, lvtpc & APIC_VECTOR_MASK);
     default:
         return false;
     }
-    *lvtpc |= APIC_LVT_MASKED;
-    return true;
 }
 
 int kvm_pebs_replay_pmi(X86CPU *cpu)
 {
     struct kvm_lapic_state lapic;
-    uint32_t lvtpc;
+    uint32_t *lvtpc = lapic_register(&lapic, LAPIC_LVTPC);
     int ret;
 
     if (!x86_cpu_has_pebs(cpu)) {
@@ -445,11 +683,12 @@ int kvm_pebs_replay_pmi(X86CPU *cpu)
     if (ret < 0) {
         return ret;
     }
-    lvtpc = *lapic_register(&lapic, LAPIC_LVTPC);
-    if (!pmi_was_lost(cpu, lvtpc) || !deliver_pmi(cpu, &lapic)) {
+    if (!pmi_was_requested(cpu, *lvtpc) || !raise_pmi(cpu, &lapic, *lvtpc)) {
         return 0;
     }
-    trace_kvm_pebs_replay_pmi(CPU(cpu)->cpu_index, lvtpc);
+    trace_kvm_pebs_replay_pmi(CPU(cpu)->cpu_index, *lvtpc);
+    /* kvm_apic_local_deliver() */
+    *lvtpc |= APIC_LVT_MASKED;
     return kvm_vcpu_ioctl(CPU(cpu), KVM_SET_LAPIC, &lapic);
 }
 

@@ -23,9 +23,12 @@ typedef struct KvmPebsOffer {
 
 /**
  * kvm_pebs_probe: what KVM offers a guest here, or why nothing
- * @offer: filled in if it offers something
+ * @offer: filled in if it offers something, even if that is no good
  * @obstacles: if not, BIT(PEBS_OBSTACLE_...) of each possible cause
  * @errp: says why not
+ *
+ * It is what pebs=on gets alone: baseline, which no host should offer, is an
+ * obstacle.
  *
  * Needs no guest, nor a machine that can have one; KVM must be the accelerator.
  */
@@ -52,6 +55,14 @@ void kvm_pebs_get_msrs(X86CPU *cpu);
 
 /* Take the value of an MSR that kvm_pebs_get_msrs() has asked for. */
 void kvm_pebs_got_msr(X86CPU *cpu, uint32_t index, uint64_t value);
+
+/**
+ * kvm_pebs_check_loaded: check that KVM takes the PEBS MSRs that were loaded
+ *
+ * Which values those are is KVM's to say, and differs between kernels: they are
+ * put here, when a load can still fail.  Call when CR4 has been loaded.
+ */
+bool kvm_pebs_check_loaded(X86CPU *cpu, Error **errp);
 
 /**
  * kvm_pebs_replay_pmi: raise the PMI that was lost with the source's vCPU

@@ -1,12 +1,16 @@
 /*
  * Physical counters taken from a KVM vCPU, with perf events of the host
  *
- * perf can't be asked for a counter, only for an event.  KVM's own events for
- * a guest's counters are pinned on the vCPU's thread like any others: who comes
- * first keeps its counter.  So this is best effort.  Events are pinned until
- * the counters wanted are among those that perf gave, and the rest is closed.
- * Later perf may move an event, as x86_schedule_events() deals all counters of
- * a thread out anew when an event is added that finds no place of its own.
+ * perf can't be asked for a counter, only for an event.  So this is best
+ * effort.  Events are pinned until the counters wanted are among those that
+ * perf gave, and the rest is closed.
+ *
+ * KVM's own events for a guest's counters are pinned on the vCPU's thread like
+ * any others.  Each new event has x86_schedule_events() deal out all counters
+ * of the thread anew: first come the events with the fewest counters to choose
+ * from, among those the oldest, and each gets the lowest counter that is free.
+ * An event only keeps a counter from the guest's if it can be on no more
+ * counters than theirs.
  *
  * An event tells its counter in perf_event_mmap_page.index, which is that of
  * the moment and 0 while its thread doesn't run, so it is read on that thread.
@@ -16,7 +20,10 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/host-utils.h"
 #include "hw/core/cpu.h"
+#include "system/kvm.h"
+#include "kvm_i386.h"
 #include "../tcg/pmc-map.h"
 #include "pmc-claim.h"
 #include <linux/perf_event.h>
@@ -26,8 +33,26 @@
 #define CLAIM_TRIES         10
 #define CLAIM_PAUSE_US      1000
 
-/* Branches retired: no fixed counter counts these, and all others can. */
-#define GP_EVENT            0x00c4
+/* CPUID models with intel_glc_event_constraints[], 0 at the end */
+static const uint8_t glc_models[] = { 143, 207, 173, 174, 0 };
+
+/*
+ * What is pinned for general-purpose counters, the most limited events first;
+ * no fixed counter counts these.  They happen rarely or are cheap to count, and
+ * have no other effect.
+ */
+static const struct {
+    uint64_t config;
+    uint64_t counters;              /* for which it is pinned */
+    const uint8_t *models;          /* of the host's CPU; NULL: any */
+} gp_events[] = {
+    /* TOPDOWN.BR_MISPREDICT_SLOTS: counter 0 alone */
+    { 0x08a4, 0x1, glc_models },
+    /* MEM_INST_RETIRED.SPLIT_LOADS: limited as all that a guest samples */
+    { 0x41d0, 0xf },
+    /* BR_INST_RETIRED.ALL_BRANCHES: any counter */
+    { 0x00c4, MAKE_64BIT_MASK(4, PMC_GP - 4) },
+};
 
 /* intel_icl_event_constraints[]: what perf puts on a fixed counter if free */
 static const uint64_t fixed_events[PMC_FIXED] = {
@@ -153,18 +178,44 @@ static bool add_fixed(GPtrArray *events, uint64_t counters, Error **errp)
     return true;
 }
 
-/* perf gives the lowest that is free, until there is none. */
+static bool is_for_this_host(const uint8_t *models)
+{
+    unsigned model = x86_cpu_model(kvm_arch_get_supported_cpuid(kvm_state, 1, 0,
+                                                                R_EAX));
+
+    return !models || strchr((const char *)models, model);
+}
+
+/* Index of the event to pin next, or -1 */
+static int choose_event(uint64_t missing, unsigned exhausted)
+{
+    for (int i = 0; i < ARRAY_SIZE(gp_events); i++) {
+        if ((missing & gp_events[i].counters) && !(exhausted & BIT(i)) &&
+            is_for_this_host(gp_events[i].models)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/*
+ * An event that finds no counter exhausts its kind.  One that does may move
+ * those before it, so each time what is missing has to be looked for anew.
+ */
 static bool add_gp(GPtrArray *events, uint64_t counters, Error **errp)
 {
-    uint64_t wanted = counters & MAKE_64BIT_MASK(0, PMC_GP), before;
+    uint64_t wanted = counters & MAKE_64BIT_MASK(0, PMC_GP);
+    unsigned exhausted = 0;
+    int i;
 
-    while (wanted & ~counters_of(events)) {
-        before = counters_of(events);
-        if (!add_event(events, GP_EVENT, errp)) {
+    while ((i = choose_event(wanted & ~counters_of(events), exhausted)) >= 0) {
+        int before = ctpop64(counters_of(events));
+
+        if (!add_event(events, gp_events[i].config, errp)) {
             return false;
         }
-        if (counters_of(events) == before) {
-            break;
+        if (ctpop64(counters_of(events)) <= before) {
+            exhausted |= BIT(i);
         }
     }
     return true;
