@@ -71,6 +71,15 @@ bool x86_cpu_has_tcg_pmu(const X86CPU *cpu)
     return tcg_enabled() && cpu->enable_pmu && cpu->pebs != ON_OFF_AUTO_AUTO;
 }
 
+/*
+ * Whether the guest sees something else than stock QEMU's PMU.
+ * x86_cpu_pebs_expand() sets the number for PEBS and for TCG's PMU.
+ */
+static bool has_own_pmu(const X86CPU *cpu)
+{
+    return cpu->pmu_gp_counters;
+}
+
 /* Whether the guest sees a PMU whose counters can be fewer. */
 static bool has_pmu(const X86CPU *cpu)
 {
@@ -164,10 +173,7 @@ static bool check_companions(X86CPU *cpu, Error **errp)
 static bool check_feature(X86CPU *cpu, FeatureWord word, uint64_t bit,
                           const char *name, Error **errp)
 {
-    /* Under TCG an explicit "ds=on" has been filtered out for want of it */
-    uint64_t asked = cpu->env.features[word] | cpu->filtered_features[word];
-
-    if ((cpu->env.user_features[word] & bit) && !(asked & bit)) {
+    if (cpu->env.user_features[word] & ~cpu->env.features[word] & bit) {
         error_setg(errp, "pebs=on needs %s, which is switched off: remove "
                    "%s=off", name, name);
         return false;
@@ -189,7 +195,8 @@ static bool check_long_mode(X86CPU *cpu, Error **errp)
 static bool check_level(X86CPU *cpu, Error **errp)
 {
     if (cpu->env.cpuid_level < 0xa) {
-        error_setg(errp, "pebs=on needs CPUID leaf 10: remove level=%u",
+        error_setg(errp, "%s needs CPUID leaf 10: remove level=%u",
+                   x86_cpu_has_pebs(cpu) ? "pebs=on" : "pmu=on",
                    cpu->env.cpuid_level);
         return false;
     }
@@ -198,8 +205,7 @@ static bool check_level(X86CPU *cpu, Error **errp)
 
 static bool check_features(X86CPU *cpu, Error **errp)
 {
-    return check_level(cpu, errp) &&
-           check_feature(cpu, FEAT_1_EDX, CPUID_DTS, "ds", errp) &&
+    return check_feature(cpu, FEAT_1_EDX, CPUID_DTS, "ds", errp) &&
            check_feature(cpu, FEAT_1_ECX, CPUID_EXT_DTES64, "dtes64", errp) &&
            check_feature(cpu, FEAT_1_ECX, CPUID_EXT_PDCM, "pdcm", errp);
 }
@@ -219,13 +225,36 @@ static bool present_model(X86CPU *cpu, int i, Error **errp)
                                    errp);
 }
 
+static char *model_name(const X86CPU *cpu)
+{
+    return cpu_model_from_type(object_get_typename(OBJECT(cpu)));
+}
+
+/*
+ * Software finds the architectural PMU by CPUID leaf 0xA alone, so that any
+ * model of Intel's may have it, as under KVM; but nobody looks there on a CPU
+ * of another vendor.
+ */
+static bool check_vendor(X86CPU *cpu, Error **errp)
+{
+    g_autofree char *name = model_name(cpu), *vendor = NULL;
+
+    if (IS_INTEL_CPU(&cpu->env)) {
+        return true;
+    }
+    vendor = object_property_get_str(OBJECT(cpu), "vendor", &error_abort);
+    error_setg(errp, "TCG's PMU is Intel's, and CPU model '%s' shows the "
+               "vendor '%s': use -cpu Icelake-Server or another model of "
+               "Intel's, without vendor=", name, vendor);
+    return false;
+}
+
 static bool prepare_tcg(X86CPU *cpu, Error **errp)
 {
     int i = find_model(cpu);
 
     if (i < 0) {
-        g_autofree char *name = cpu_model_from_type(object_get_typename(
-                                                        OBJECT(cpu)));
+        g_autofree char *name = model_name(cpu);
 
         error_setg(errp, "CPU model '%s' has no PEBS that a guest can use "
                    "(adaptive records, format 4)", name);
@@ -240,7 +269,7 @@ static bool prepare_tcg(X86CPU *cpu, Error **errp)
                    cpu->pebs_format);
         return false;
     }
-    return present_model(cpu, i, errp) && check_long_mode(cpu, errp);
+    return present_model(cpu, i, errp);
 }
 
 /* Any CPU model will do for KVM that shows what the host's CPU does. */
@@ -311,30 +340,109 @@ bool x86_pebs_is_polled(void)
     return kvm_enabled() && kvm_pebs_is_observed();
 }
 
-bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp)
+static bool prepare_pebs(X86CPU *cpu, Error **errp)
 {
+    if (!prepare_accel(cpu, errp)) {
+        return false;
+    }
+    /* After what the accelerator says: TDX switches the PMU off itself. */
+    if (cpu->pmu_off) {
+        error_setg(errp, "pebs=on needs the PMU: remove pmu=off");
+        return false;
+    }
+    cpu->enable_pmu = true;
+    return check_long_mode(cpu, errp) && check_features(cpu, errp);
+}
+
+static uint64_t pebs_capabilities(const X86CPU *cpu)
+{
+    if (kvm_enabled()) {
+        return kvm_pebs_perf_capabilities();
+    }
+    return PERF_CAP_PEBS_TRAP | PERF_CAP_PEBS_ARCH_REG |
+           (uint64_t)cpu->pebs_format << PERF_CAP_PEBS_FORMAT_SHIFT |
+           (cpu->pebs_baseline != ON_OFF_AUTO_OFF ? PERF_CAP_PEBS_BASELINE : 0);
+}
+
+uint64_t x86_cpu_pebs_features(const X86CPU *cpu, FeatureWord word)
+{
+    bool pebs = x86_cpu_has_pebs(cpu), tcg_pmu = x86_cpu_has_tcg_pmu(cpu);
+
+    if (!pebs && !tcg_pmu) {
+        return 0;
+    }
+    switch (word) {
+    case FEAT_1_EDX:
+        return pebs ? CPUID_DTS : 0;
+    case FEAT_1_ECX:
+        return CPUID_EXT_PDCM | (pebs ? CPUID_EXT_DTES64 : 0);
+    case FEAT_PERF_CAPABILITIES:
+        return (pebs ? pebs_capabilities(cpu) : 0) |
+               (tcg_pmu ? PERF_CAP_SMM_FREEZE | PERF_CAP_FW_WRITES : 0);
+    default:
+        return 0;
+    }
+}
+
+static void hide_pebs(X86CPU *cpu)
+{
+    CPUX86State *env = &cpu->env;
+
+    env->features[FEAT_1_EDX] &=
+        ~(CPUID_DTS & ~env->user_features[FEAT_1_EDX]);
+    env->features[FEAT_1_ECX] &=
+        ~(CPUID_EXT_DTES64 & ~env->user_features[FEAT_1_ECX]);
+    env->features[FEAT_PERF_CAPABILITIES] &= ~PERF_CAP_PEBS_MASK;
+}
+
+/* What the user has switched off stays so. */
+static void add_features(X86CPU *cpu)
+{
+    CPUX86State *env = &cpu->env;
+
+    for (FeatureWord w = 0; w < FEATURE_WORDS; w++) {
+        env->features[w] |=
+            x86_cpu_pebs_features(cpu, w) & ~env->user_features[w];
+    }
+}
+
+/* Management reads here what was negotiated, to pin it. */
+static void tell_negotiated(X86CPU *cpu)
+{
+    cpu->pmu_gp_counters = x86_cpu_pmu_gp_counters(cpu);
     if (x86_cpu_has_pebs(cpu)) {
-        if (!prepare_accel(cpu, errp)) {
-            return false;
-        }
-        /* After what the accelerator says: TDX switches the PMU off itself. */
-        if (cpu->pmu_off) {
-            error_setg(errp, "pebs=on needs the PMU: remove pmu=off");
-            return false;
-        }
-        if (!check_features(cpu, errp)) {
-            return false;
-        }
-        cpu->enable_pmu = true;
+        cpu->pebs_format = x86_cpu_pebs_format(cpu);
+        cpu->pebs_baseline = x86_cpu_pebs_baseline(cpu) ? ON_OFF_AUTO_ON
+                                                        : ON_OFF_AUTO_OFF;
+    }
+}
+
+static bool expose_pmu(X86CPU *cpu, Error **errp)
+{
+    if (!check_level(cpu, errp) ||
+        (x86_cpu_has_tcg_pmu(cpu) && !check_vendor(cpu, errp))) {
+        return false;
+    }
+    cpu->env.cpuid_min_level = MAX(cpu->env.cpuid_min_level, 0xa);
+    add_features(cpu);
+    tell_negotiated(cpu);
+    return true;
+}
+
+bool x86_cpu_pebs_expand(X86CPU *cpu, Error **errp)
+{
+    if (x86_cpu_has_pebs(cpu) && !prepare_pebs(cpu, errp)) {
+        return false;
     }
     ask_for_counters(cpu);
     if (!check_companions(cpu, errp)) {
         return false;
     }
+    if (cpu->pebs != ON_OFF_AUTO_AUTO) {
+        hide_pebs(cpu);
+    }
     if (x86_cpu_has_pebs(cpu) || x86_cpu_has_tcg_pmu(cpu)) {
-        cpu->env.cpuid_min_level = MAX(cpu->env.cpuid_min_level, 0xa);
-        /* Management reads here what was negotiated, to pin it. */
-        cpu->pmu_gp_counters = x86_cpu_pmu_gp_counters(cpu);
+        return expose_pmu(cpu, errp);
     }
     return true;
 }
@@ -360,11 +468,61 @@ static bool check_same_number(const char *name, unsigned mine, unsigned others,
     return mine == others;
 }
 
-static bool check_same_counters(const X86CPU *cpu, const X86CPU *first,
-                                Error **errp)
+static bool has_feature(const X86CPU *cpu, FeatureWord word, uint64_t bit)
 {
-    return check_same_number("pmu-gp-counters", x86_cpu_pmu_gp_counters(cpu),
-                             x86_cpu_pmu_gp_counters(first), errp);
+    return cpu->env.features[word] & bit;
+}
+
+static bool check_same_feature(const char *name, FeatureWord word, uint64_t bit,
+                               const X86CPU *cpu, const X86CPU *first,
+                               Error **errp)
+{
+    return check_same_switch(name, has_feature(cpu, word, bit),
+                             has_feature(first, word, bit), errp);
+}
+
+/* TCG's PMU takes two properties: name the one that differs. */
+static bool check_same_tcg_pmu(const X86CPU *cpu, const X86CPU *first,
+                               Error **errp)
+{
+    if (x86_cpu_has_tcg_pmu(cpu) == x86_cpu_has_tcg_pmu(first)) {
+        return true;
+    }
+    if (cpu->enable_pmu == first->enable_pmu) {
+        error_setg(errp, "pebs=%s differs from the machine's other vCPUs: use "
+                   "pebs=%s", OnOffAuto_str(cpu->pebs),
+                   OnOffAuto_str(first->pebs));
+        return false;
+    }
+    return check_same_switch("pmu", cpu->enable_pmu, first->enable_pmu, errp);
+}
+
+static bool check_same_pebs(const X86CPU *cpu, const X86CPU *first,
+                            Error **errp)
+{
+    return check_same_switch("pebs", x86_cpu_has_pebs(cpu),
+                             x86_cpu_has_pebs(first), errp) &&
+           check_same_tcg_pmu(cpu, first, errp) &&
+           check_same_number("pmu-gp-counters", x86_cpu_pmu_gp_counters(cpu),
+                             x86_cpu_pmu_gp_counters(first), errp) &&
+           check_same_number("pebs-format", x86_cpu_pebs_format(cpu),
+                             x86_cpu_pebs_format(first), errp) &&
+           check_same_switch("pebs-baseline", x86_cpu_pebs_baseline(cpu),
+                             x86_cpu_pebs_baseline(first), errp);
+}
+
+/* What else migrates of it */
+static bool check_same_shown(const X86CPU *cpu, const X86CPU *first,
+                             Error **errp)
+{
+    return check_same_feature("pdcm", FEAT_1_ECX, CPUID_EXT_PDCM, cpu, first,
+                              errp) &&
+           check_same_feature("full-width-write", FEAT_PERF_CAPABILITIES,
+                              PERF_CAP_FW_WRITES, cpu, first, errp) &&
+           check_same_number("family", x86_cpu_family(cpu->env.cpuid_version),
+                             x86_cpu_family(first->env.cpuid_version), errp) &&
+           check_same_number("model", x86_cpu_model(cpu->env.cpuid_version),
+                             x86_cpu_model(first->env.cpuid_version), errp);
 }
 
 /* A guest takes its PMU from the boot CPU's CPUID and uses it on all vCPUs. */
@@ -375,63 +533,12 @@ static bool check_same_as_others(const X86CPU *cpu, Error **errp)
     if (!first) {
         return true;
     }
-    if (cpu->pebs == ON_OFF_AUTO_AUTO && first->pebs == ON_OFF_AUTO_AUTO) {
-        return check_same_counters(cpu, first, errp);
+    if (has_own_pmu(cpu) || has_own_pmu(first)) {
+        return check_same_pebs(cpu, first, errp) &&
+               check_same_shown(cpu, first, errp);
     }
-    return check_same_switch("pebs", x86_cpu_has_pebs(cpu),
-                             x86_cpu_has_pebs(first), errp) &&
-           check_same_switch("pmu", x86_cpu_has_tcg_pmu(cpu),
-                             x86_cpu_has_tcg_pmu(first), errp) &&
-           check_same_counters(cpu, first, errp) &&
-           check_same_number("pebs-format", x86_cpu_pebs_format(cpu),
-                             x86_cpu_pebs_format(first), errp) &&
-           check_same_switch("pebs-baseline", x86_cpu_pebs_baseline(cpu),
-                             x86_cpu_pebs_baseline(first), errp);
-}
-
-static uint64_t tcg_perf_capabilities(const X86CPU *cpu)
-{
-    return PERF_CAP_PEBS_TRAP | PERF_CAP_PEBS_ARCH_REG |
-           (uint64_t)cpu->pebs_format << PERF_CAP_PEBS_FORMAT_SHIFT |
-           (cpu->pebs_baseline != ON_OFF_AUTO_OFF ? PERF_CAP_PEBS_BASELINE : 0);
-}
-
-static void hide_pebs(X86CPU *cpu)
-{
-    CPUX86State *env = &cpu->env;
-
-    env->features[FEAT_1_EDX] &=
-        ~(CPUID_DTS & ~env->user_features[FEAT_1_EDX]);
-    env->features[FEAT_1_ECX] &=
-        ~(CPUID_EXT_DTES64 & ~env->user_features[FEAT_1_ECX]);
-    env->features[FEAT_PERF_CAPABILITIES] &= ~PERF_CAP_PEBS_MASK;
-}
-
-static void expose_feature(X86CPU *cpu, FeatureWord word, uint64_t bits)
-{
-    cpu->env.features[word] |= bits;
-    cpu->filtered_features[word] &= ~bits;
-}
-
-static bool expose_pebs(X86CPU *cpu, Error **errp)
-{
-    CPUX86State *env = &cpu->env;
-
-    /* A legacy "-ds" has only been applied by the expansion of features. */
-    if (!check_long_mode(cpu, errp) || !check_features(cpu, errp)) {
-        return false;
-    }
-    expose_feature(cpu, FEAT_1_EDX, CPUID_DTS);
-    expose_feature(cpu, FEAT_1_ECX, CPUID_EXT_DTES64 | CPUID_EXT_PDCM);
-    env->features[FEAT_PERF_CAPABILITIES] &= ~PERF_CAP_PEBS_MASK;
-    env->features[FEAT_PERF_CAPABILITIES] |=
-        kvm_enabled() ? kvm_pebs_perf_capabilities()
-                      : tcg_perf_capabilities(cpu);
-    /* Management reads here what was negotiated, to pin it. */
-    cpu->pebs_format = x86_cpu_pebs_format(cpu);
-    cpu->pebs_baseline = x86_cpu_pebs_baseline(cpu) ? ON_OFF_AUTO_ON
-                                                    : ON_OFF_AUTO_OFF;
-    return true;
+    return (cpu->pebs == ON_OFF_AUTO_AUTO && first->pebs == ON_OFF_AUTO_AUTO) ||
+           check_same_pebs(cpu, first, errp);
 }
 
 void x86_cpu_tcg_pmu_cpuid(const X86CPU *cpu, uint32_t *eax, uint32_t *ebx,
@@ -489,22 +596,24 @@ bool x86_cpu_pmu_misc_enable_valid(const X86CPU *cpu, uint64_t *value)
  * vCPUs, therefore sent once.
  */
 
-typedef struct ShownPebs {
+typedef struct ShownPmu {
     X86CPU *parent;
-    /* IA32_PERF_CAPABILITIES, PERF_CAP_PEBS_MASK */
+    /* pebs=on: its MSRs come with the vCPU */
+    bool pebs;
+    /* IA32_PERF_CAPABILITIES */
     uint64_t perf_capabilities;
     uint32_t family;
     uint32_t model;
     /* CPUID leaf 0xA */
     uint32_t pmu[4];
-} ShownPebs;
+} ShownPmu;
 
-static void get_shown(X86CPU *cpu, ShownPebs *shown)
+static void get_shown(X86CPU *cpu, ShownPmu *shown)
 {
     CPUX86State *env = &cpu->env;
 
-    shown->perf_capabilities =
-        env->features[FEAT_PERF_CAPABILITIES] & PERF_CAP_PEBS_MASK;
+    shown->pebs = x86_cpu_has_pebs(cpu);
+    shown->perf_capabilities = env->features[FEAT_PERF_CAPABILITIES];
     shown->family = x86_cpu_family(env->cpuid_version);
     shown->model = x86_cpu_model(env->cpuid_version);
     cpu_x86_cpuid(env, 0xa, 0, &shown->pmu[0], &shown->pmu[1], &shown->pmu[2],
@@ -515,7 +624,7 @@ static bool check_shown(const char *what, uint64_t source, uint64_t here,
                         Error **errp)
 {
     if (source != here) {
-        error_setg(errp, "The guest's PEBS differs: %s is 0x%" PRIx64 " at "
+        error_setg(errp, "The guest's PMU differs: %s is 0x%" PRIx64 " at "
                    "the source and 0x%" PRIx64 " here: use the same CPU model "
                    "and properties%s", what, source, here,
                    kvm_enabled() ? ", kernel and host CPU" : "");
@@ -523,12 +632,30 @@ static bool check_shown(const char *what, uint64_t source, uint64_t here,
     return source == here;
 }
 
-static bool check_shown_switch(const X86CPU *cpu, Error **errp)
+static bool check_shown_pebs(const X86CPU *cpu, bool source, Error **errp)
 {
-    if (!x86_cpu_has_pebs(cpu)) {
+    if (source && !x86_cpu_has_pebs(cpu)) {
         error_setg(errp, "The guest's PEBS differs: pebs=on at the source and "
                    "pebs=%s here: start the destination with pebs=on",
                    OnOffAuto_str(cpu->pebs));
+        return false;
+    }
+    if (!source && x86_cpu_has_pebs(cpu)) {
+        error_setg(errp, "The guest's PEBS differs: pebs=on here, but not at "
+                   "the source: start the destination with pmu=on,pebs=off");
+        return false;
+    }
+    return true;
+}
+
+/* pmu-gp-counters= and pmu=on give TCG's PMU, too. */
+static bool check_shown_pmu(const X86CPU *cpu, unsigned gp_counters,
+                            Error **errp)
+{
+    if (!has_own_pmu(cpu)) {
+        error_setg(errp, "The guest's PMU differs: pmu-gp-counters=%u at the "
+                   "source is not set here: start the destination with "
+                   "pmu=on,pmu-gp-counters=%u", gp_counters, gp_counters);
         return false;
     }
     return true;
@@ -536,7 +663,7 @@ static bool check_shown_switch(const X86CPU *cpu, Error **errp)
 
 static int shown_pre_save(void *opaque)
 {
-    ShownPebs *shown = opaque;
+    ShownPmu *shown = opaque;
 
     get_shown(shown->parent, shown);
     return 0;
@@ -544,17 +671,18 @@ static int shown_pre_save(void *opaque)
 
 static bool shown_post_load(void *opaque, int version_id, Error **errp)
 {
-    const ShownPebs *source = opaque;
-    ShownPebs here;
+    const ShownPmu *source = opaque;
+    ShownPmu here;
 
     get_shown(source->parent, &here);
-    return check_shown_switch(source->parent, errp) &&
+    return check_shown_pebs(source->parent, source->pebs, errp) &&
+           check_shown_pmu(source->parent, extract32(source->pmu[0], 8, 8),
+                           errp) &&
            check_shown("the CPUID family", source->family, here.family,
                        errp) &&
            check_shown("the CPUID model", source->model, here.model, errp) &&
-           check_shown("the PEBS mask of IA32_PERF_CAPABILITIES",
-                       source->perf_capabilities, here.perf_capabilities,
-                       errp) &&
+           check_shown("IA32_PERF_CAPABILITIES", source->perf_capabilities,
+                       here.perf_capabilities, errp) &&
            check_shown("CPUID leaf 0xA, EAX,", source->pmu[0], here.pmu[0],
                        errp) &&
            check_shown("CPUID leaf 0xA, EBX,", source->pmu[1], here.pmu[1],
@@ -570,17 +698,18 @@ static const VMStateDescription vmstate_shown = {
     .pre_save = shown_pre_save,
     .post_load_errp = shown_post_load,
     .fields = (const VMStateField[]) {
-        VMSTATE_UINT64(perf_capabilities, ShownPebs),
-        VMSTATE_UINT32(family, ShownPebs),
-        VMSTATE_UINT32(model, ShownPebs),
-        VMSTATE_UINT32_ARRAY(pmu, ShownPebs, 4),
+        VMSTATE_BOOL(pebs, ShownPmu),
+        VMSTATE_UINT64(perf_capabilities, ShownPmu),
+        VMSTATE_UINT32(family, ShownPmu),
+        VMSTATE_UINT32(model, ShownPmu),
+        VMSTATE_UINT32_ARRAY(pmu, ShownPmu, 4),
         VMSTATE_END_OF_LIST()
     }
 };
 
-static bool pebs_needed(void *opaque)
+static bool own_pmu_needed(void *opaque)
 {
-    return x86_cpu_has_pebs(opaque);
+    return has_own_pmu(opaque);
 }
 
 static const VMStateDescription vmstate_x86_pebs_shown = {
@@ -588,9 +717,9 @@ static const VMStateDescription vmstate_x86_pebs_shown = {
     .version_id = 1,
     .minimum_version_id = 1,
     .early_setup = true,
-    .needed = pebs_needed,
+    .needed = own_pmu_needed,
     .fields = (const VMStateField[]) {
-        VMSTATE_WITH_TMP(X86CPU, ShownPebs, vmstate_shown),
+        VMSTATE_WITH_TMP(X86CPU, ShownPmu, vmstate_shown),
         VMSTATE_END_OF_LIST()
     }
 };
@@ -604,7 +733,8 @@ bool x86_cpu_ds_area_valid(const X86CPU *cpu, uint64_t address)
 
 static uint64_t pebs_enable_mask(X86CPU *cpu)
 {
-    uint64_t gp = MAKE_64BIT_MASK(0, x86_cpu_pmu_gp_counters(cpu));
+    uint64_t gp = x86_cpu_has_pebs(cpu) ?
+                  MAKE_64BIT_MASK(0, x86_cpu_pmu_gp_counters(cpu)) : 0;
 
     return x86_cpu_pebs_baseline(cpu) ?
            gp | MAKE_64BIT_MASK(0, MAX_FIXED_COUNTERS) << 32 : gp;
@@ -647,7 +777,10 @@ static bool pebs_post_load(void *opaque, int version_id, Error **errp)
 {
     X86CPU *cpu = opaque;
 
-    if (!check_shown_switch(cpu, errp)) {
+    if (!has_own_pmu(cpu)) {
+        error_setg(errp, "The guest's PMU differs: pebs= or pmu-gp-counters= "
+                   "at the source is not set here: start the destination with "
+                   "the same CPU properties");
         return false;
     }
     if (!check_loaded_msrs(cpu, errp)) {
@@ -661,25 +794,31 @@ static bool pebs_post_load(void *opaque, int version_id, Error **errp)
     return true;
 }
 
-/* A source without PEBS sends nothing that could tell so. */
+/* A source with stock QEMU's PMU, or none, sends nothing that could tell so. */
 bool x86_cpu_pebs_loaded(X86CPU *cpu)
 {
     bool loaded = cpu->pebs_loaded;
 
     cpu->pebs_loaded = false;
-    if (x86_cpu_has_pebs(cpu) && !loaded) {
+    if (loaded || !has_own_pmu(cpu)) {
+        return true;
+    }
+    if (x86_cpu_has_pebs(cpu)) {
         error_report("The guest's PEBS differs: pebs=on is not set at the "
                      "source, but here: start the destination without pebs=on");
-        return false;
+    } else {
+        error_report("The guest's PMU differs: pmu-gp-counters=%u is not set "
+                     "at the source, but here: start the destination without "
+                     "pmu-gp-counters= and pebs=off", cpu->pmu_gp_counters);
     }
-    return true;
+    return false;
 }
 
 const VMStateDescription vmstate_x86_pebs = {
     .name = "cpu/pebs",
     .version_id = 1,
     .minimum_version_id = 1,
-    .needed = pebs_needed,
+    .needed = own_pmu_needed,
     .post_load_errp = pebs_post_load,
     .fields = (const VMStateField[]) {
         VMSTATE_UINT64(env.msr_ds_area, X86CPU),
@@ -737,23 +876,21 @@ static void prepare_shown(X86CPU *cpu)
     if (first_cpu) {
         return;
     }
-    if (x86_cpu_has_pebs(cpu)) {
+    if (has_own_pmu(cpu)) {
         register_shown(cpu);
     } else if (runstate_check(RUN_STATE_INMIGRATE)) {
         register_shown_last();
     }
 }
 
-bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp)
+bool x86_cpu_pebs_realize(X86CPU *cpu, Error **errp)
 {
     if (x86_cpu_has_tcg_pmu(cpu)) {
-        cpu->env.features[FEAT_1_ECX] |= CPUID_EXT_PDCM;
-        cpu->env.features[FEAT_PERF_CAPABILITIES] |= PERF_CAP_FW_WRITES;
+        /* Nor can what lbr-fmt= and x-force-features= say be found there. */
+        cpu->env.features[FEAT_PERF_CAPABILITIES] &=
+            x86_cpu_pebs_features(cpu, FEAT_PERF_CAPABILITIES);
     }
-    if (cpu->pebs == ON_OFF_AUTO_OFF) {
-        hide_pebs(cpu);
-    }
-    if (x86_cpu_has_pebs(cpu) && !expose_pebs(cpu, errp)) {
+    if (x86_cpu_has_pebs(cpu) && !check_long_mode(cpu, errp)) {
         return false;
     }
     if (!check_same_as_others(cpu, errp)) {
@@ -779,26 +916,15 @@ static bool check_target(uint32_t *obstacles, Error **errp)
     return true;
 }
 
-static void expose(X86CPU *cpu, Error **errp)
-{
-    ERRP_GUARD();
-
-    if (object_property_set_str(OBJECT(cpu), "pebs", "on", errp) &&
-        x86_cpu_pebs_prepare(cpu, errp)) {
-        x86_cpu_expand_features(cpu, errp);
-        if (!*errp) {
-            expose_pebs(cpu, errp);
-        }
-    }
-}
-
 /* As realize does it; nobody else gets to see this CPU. */
 static X86CPU *try_pebs(ObjectClass *oc)
 {
     X86CPU *cpu = X86_CPU(object_new_with_class(oc));
     Error *error = NULL;
 
-    expose(cpu, &error);
+    if (object_property_set_str(OBJECT(cpu), "pebs", "on", &error)) {
+        x86_cpu_expand_features(cpu, &error);
+    }
     if (error) {
         error_free(error);
         object_unref(OBJECT(cpu));
@@ -821,11 +947,11 @@ static void offer_tcg(X86PebsOffer *offer)
 {
     X86CPU *cpu = try_pebs(object_class_by_name(
                                X86_CPU_TYPE_NAME("Icelake-Server")));
-    ShownPebs shown;
+    ShownPmu shown;
 
     get_shown(cpu, &shown);
     *offer = (X86PebsOffer) {
-        .perf_capabilities = shown.perf_capabilities,
+        .perf_capabilities = shown.perf_capabilities & PERF_CAP_PEBS_MASK,
         .gp_counters = x86_cpu_pmu_gp_counters(cpu),
         .family = shown.family,
         .model = shown.model,

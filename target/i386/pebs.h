@@ -19,6 +19,7 @@
 #define PERF_CAP_PEBS_FORMAT_SHIFT  8
 #define PERF_CAP_PEBS_FORMAT_LENGTH 4
 #define PERF_CAP_PEBS_FORMAT        (0xfull << PERF_CAP_PEBS_FORMAT_SHIFT)
+#define PERF_CAP_SMM_FREEZE         (1ull << 12)
 #define PERF_CAP_FW_WRITES          (1ull << 13)
 #define PERF_CAP_PEBS_BASELINE      (1ull << 14)
 #define PERF_CAP_PEBS_TIMING_INFO   (1ull << 17)
@@ -38,21 +39,27 @@
 #define TCG_PEBS_GROUPS             0xfull
 
 /**
- * x86_cpu_pebs_prepare: check the PEBS properties, and set what they imply
+ * x86_cpu_pebs_expand: check the PEBS properties, and set what they imply
  *
- * Call in realize before the CPU's features are expanded.
+ * Call while the CPU's features are expanded, once those are set that come from
+ * the user and from the CPU model, and before those that others depend on are
+ * looked at.  Fails if what is asked for can't be had.
  */
-bool x86_cpu_pebs_prepare(X86CPU *cpu, Error **errp);
+bool x86_cpu_pebs_expand(X86CPU *cpu, Error **errp);
 
 /**
- * x86_cpu_pebs_expose: add PEBS and the PMU to the guest's features
+ * x86_cpu_pebs_features: the bits of @word that come with PEBS or TCG's PMU
  *
- * Call in realize after features that the accelerator lacks were taken out:
- * these bits depend on the property alone and are in no accelerator's table.
- * Fails if a feature that PEBS needs was switched off, or if the machine's
- * other vCPUs show something else.
+ * They depend on the properties alone and are in no accelerator's table.
  */
-bool x86_cpu_pebs_expose(X86CPU *cpu, Error **errp);
+uint64_t x86_cpu_pebs_features(const X86CPU *cpu, FeatureWord word);
+
+/**
+ * x86_cpu_pebs_realize: check that the machine's other vCPUs show the same
+ *
+ * Call in realize after features that the accelerator lacks were taken out.
+ */
+bool x86_cpu_pebs_realize(X86CPU *cpu, Error **errp);
 
 /* Whether the guest sees PEBS because of pebs=on. */
 bool x86_cpu_has_pebs(const X86CPU *cpu);

@@ -7,10 +7,13 @@
 #include "qemu/osdep.h"
 #include "libqtest.h"
 #include "qapi/error.h"
+#include "qobject/qbool.h"
 #include "qobject/qdict.h"
 #include "qobject/qjson.h"
 #include "qobject/qlist.h"
+#include "qobject/qnum.h"
 #include "qobject/qstring.h"
+#include "qemu/cutils.h"
 
 #define CPU_TYPE        "Icelake-Server-x86_64-cpu"
 #define VCPU0           "/machine/unattached/device[0]"
@@ -25,6 +28,11 @@ typedef struct Refusal {
     const char *cpu;
     const char *message;
 } Refusal;
+
+#define NOT_INTEL(model)                                                    \
+    "TCG's PMU is Intel's, and CPU model '" model "' shows the vendor "     \
+    "'AuthenticAMD': use -cpu Icelake-Server or another model of Intel's, " \
+    "without vendor="
 
 static const Refusal refusals[] = {
     { "model", "Skylake-Server,pebs=on",
@@ -61,6 +69,21 @@ static const Refusal refusals[] = {
       "pmu-gp-counters needs the PMU: use pmu=on or pebs=on" },
     { "counters-many", "Icelake-Server,pebs=on,pmu-gp-counters=9",
       "pmu-gp-counters=9 is more than the 8 that TCG has" },
+    { "vendor", "Icelake-Server,pebs=on,vendor=AuthenticAMD",
+      NOT_INTEL("Icelake-Server") },
+    { "vendor-pmu", "Icelake-Server,pmu=on,pebs=off,vendor=AuthenticAMD",
+      NOT_INTEL("Icelake-Server") },
+    { "vendor-max", "max,pmu=on,pebs=off", NOT_INTEL("max") },
+    { "vendor-epyc", "EPYC,pmu=on,pebs=off", NOT_INTEL("EPYC") },
+    { "vendor-counters", "qemu64,pmu=on,pmu-gp-counters=4",
+      NOT_INTEL("qemu64") },
+    { "level", "Icelake-Server,pebs=on,level=9",
+      "pebs=on needs CPUID leaf 10: remove level=9" },
+    { "level-pmu", "Icelake-Server,pmu=on,pebs=off,level=9",
+      "pmu=on needs CPUID leaf 10: remove level=9" },
+    { "full-width-alone", "Conroe,pmu=on,pebs=off,pdcm=off,"
+      "full-width-write=on,enforce=on",
+      "TCG doesn't support requested features" },
 };
 
 /* Returns the lines of @text that are neither empty, nor a warning or hint. */
@@ -146,12 +169,29 @@ static uint32_t cpuid_1(QTestState *qts, const char *reg)
     return value;
 }
 
-static int64_t get_int(QTestState *qts, const char *property)
+static QDict *get(QTestState *qts, const char *property)
 {
     QDict *reply = qtest_qmp(qts, "{ 'execute': 'qom-get', 'arguments': {"
                              " 'path': %s, 'property': %s } }",
                              VCPU0, property);
+
+    g_assert(qdict_haskey(reply, "return"));
+    return reply;
+}
+
+static int64_t get_int(QTestState *qts, const char *property)
+{
+    QDict *reply = get(qts, property);
     int64_t value = qdict_get_int(reply, "return");
+
+    qobject_unref(reply);
+    return value;
+}
+
+static bool get_bool(QTestState *qts, const char *property)
+{
+    QDict *reply = get(qts, property);
+    bool value = qdict_get_bool(reply, "return");
 
     qobject_unref(reply);
     return value;
@@ -159,7 +199,7 @@ static int64_t get_int(QTestState *qts, const char *property)
 
 static QTestState *start(const char *cpu)
 {
-    return qtest_initf("-nodefaults -machine pc -accel tcg -cpu %s "
+    return qtest_initf("-nodefaults -machine pc -accel tcg -cpu '%s' "
                        "-smp 1,maxcpus=3 -S",
                        cpu);
 }
@@ -269,6 +309,85 @@ static void test_counters(const void *data)
     qtest_quit(qts);
 }
 
+/* What the user says about the bits that come with the PMU */
+typedef struct Wish {
+    const char *name;
+    const char *cpu;
+    bool pdcm, full_width;
+    const char *unavailable;    /* of those, what was asked for in vain */
+} Wish;
+
+static const Wish wishes[] = {
+    { "none", "Icelake-Server,pmu=on,pebs=off", true, true, "" },
+    { "all", "Icelake-Server,pmu=on,pebs=off,pdcm=on,full-width-write=on",
+      true, true, "" },
+    { "all-pebs", "Icelake-Server,pebs=on,pdcm=on,full-width-write=on,ds=on,"
+      "dtes64=on", true, true, "" },
+    { "enforced", "Conroe,pmu=on,pebs=off,pdcm=on,full-width-write=on,"
+      "enforce=on", true, true, "" },
+    { "no-pdcm", "Icelake-Server,pmu=on,pebs=off,pdcm=off", false, false, "" },
+    { "no-pdcm-minus", "Icelake-Server,pmu=on,pebs=off,-pdcm", false, false,
+      "" },
+    { "no-pdcm-but-full-width", "Icelake-Server,pmu=on,pmu-gp-counters=4,"
+      "pdcm=off,full-width-write=on", false, false, "full-width-write" },
+    { "no-full-width", "Icelake-Server,pmu=on,pebs=off,full-width-write=off",
+      true, false, "" },
+    { "no-full-width-pebs", "Icelake-Server,pebs=on,full-width-write=off",
+      true, false, "" },
+    { "ds-in-vain", "Icelake-Server,pmu=on,pebs=off,ds=on,dtes64=on", true,
+      true, "dtes64 ds" },
+    { "stock", "Icelake-Server,pmu=on,pdcm=on", false, false, "pdcm" },
+};
+
+/* Those of @property's names that are about the PMU */
+static char *pmu_names(QTestState *qts, const char *property)
+{
+    static const char * const names[] = {
+        "pdcm", "full-width-write", "dtes64", "ds",
+    };
+    QDict *reply = get(qts, property);
+    QList *list = qdict_get_qlist(reply, "return");
+    GString *found = g_string_new(NULL);
+
+    for (int i = 0; i < ARRAY_SIZE(names); i++) {
+        const QListEntry *e;
+
+        QLIST_FOREACH_ENTRY(list, e) {
+            if (!strcmp(qstring_get_str(qobject_to(QString,
+                                                   qlist_entry_obj(e))),
+                        names[i])) {
+                g_string_append_printf(found, "%s%s", found->len ? " " : "",
+                                       names[i]);
+            }
+        }
+    }
+    qobject_unref(reply);
+    return g_string_free(found, false);
+}
+
+static void test_wish(const void *data)
+{
+    const Wish *wish = data;
+    QTestState *qts = start(wish->cpu);
+    g_autofree char *unavailable = pmu_names(qts, "unavailable-features");
+
+    g_assert_cmpint(get_bool(qts, "pdcm"), ==, wish->pdcm);
+    g_assert_cmpint(get_bool(qts, "full-width-write"), ==, wish->full_width);
+    g_assert_cmpstr(unavailable, ==, wish->unavailable);
+    qtest_quit(qts);
+}
+
+/* Leaf 0xA tells of the PMU: it goes with any model of Intel's. */
+static void test_any_intel(const void *data)
+{
+    QTestState *qts = start(data);
+
+    g_assert_cmpint(get_int(qts, "pmu-gp-counters"), ==, 8);
+    g_assert_cmpint(get_int(qts, "level"), >=, 0xa);
+    g_assert_cmphex(cpuid_1(qts, "ECX") & CPUID_1_ECX_PDCM, !=, 0);
+    qtest_quit(qts);
+}
+
 static bool has_property(QTestState *qts, const char *command,
                          const char *type, const char *property)
 {
@@ -320,6 +439,28 @@ static const Refusal misfits[] = {
       "use pebs-baseline=on" },
 };
 
+static const Refusal pmu_misfits[] = {
+    { "pmu-off", "'pmu': false",
+      "pmu=off differs from the machine's other vCPUs: use pmu=on" },
+    { "pebs-auto", "'pebs': 'auto'",
+      "pebs=auto differs from the machine's other vCPUs: use pebs=off" },
+    { "pebs-on", "'pebs': 'on'",
+      "pebs=on differs from the machine's other vCPUs: use pebs=off" },
+    { "counters", "'pmu-gp-counters': 4",
+      "pmu-gp-counters=4 differs from the machine's other vCPUs: "
+      "use pmu-gp-counters=8" },
+    { "pdcm", "'pdcm': false",
+      "pdcm=off differs from the machine's other vCPUs: use pdcm=on" },
+    { "full-width-write", "'full-width-write': false",
+      "full-width-write=off differs from the machine's other vCPUs: "
+      "use full-width-write=on" },
+    { "model", "'model': 85",
+      "model=85 differs from the machine's other vCPUs: use model=134" },
+    { "family", "'family': 15",
+      "family=15 differs from the machine's other vCPUs: use family=6" },
+    { "vendor", "'vendor': 'AuthenticAMD'", NOT_INTEL("Icelake-Server") },
+};
+
 /* Takes @reply, which is to be an error of these words. */
 static void assert_error(QDict *reply, const char *message)
 {
@@ -347,10 +488,9 @@ static QDict *plug(QTestState *qts, const char *properties)
 }
 
 /* A clean error; QEMU goes on, and a right vCPU still fits. */
-static void test_hotplug(const void *data)
+static void hotplug(const char *cpu, const Refusal *misfit)
 {
-    const Refusal *misfit = data;
-    QTestState *qts = start("Icelake-Server,pebs=on");
+    QTestState *qts = start(cpu);
     QDict *reply = plug(qts, misfit->cpu);
 
     assert_error(reply, misfit->message);
@@ -358,6 +498,16 @@ static void test_hotplug(const void *data)
     g_assert(qdict_haskey(reply, "return"));
     qobject_unref(reply);
     qtest_quit(qts);
+}
+
+static void test_hotplug(const void *data)
+{
+    hotplug("Icelake-Server,pebs=on", data);
+}
+
+static void test_hotplug_pmu(const void *data)
+{
+    hotplug("Icelake-Server,pmu=on,pebs=off", data);
 }
 
 /* A machine without PEBS takes none by hot-plug either. */
@@ -368,6 +518,227 @@ static void test_hotplug_on(void)
 
     assert_error(reply, "pebs=on differs from the machine's other vCPUs: "
                  "use pebs=off");
+    qtest_quit(qts);
+}
+
+/* Nothing that a guest was shown changes under it. */
+static void test_realized(const void *data)
+{
+    static const char * const settings[] = {
+        "'pmu', 'value': false", "'pebs', 'value': 'auto'",
+        "'pebs-format', 'value': 5", "'pebs-baseline', 'value': 'off'",
+        "'pmu-gp-counters', 'value': 2", "'family', 'value': 15",
+        "'model', 'value': 85", "'stepping', 'value': 9",
+        "'vendor', 'value': 'AuthenticAMD'", "'pdcm', 'value': false",
+        "'ds', 'value': false", "'full-width-write', 'value': false",
+    };
+    QTestState *qts = start(data);
+
+    for (int i = 0; i < ARRAY_SIZE(settings); i++) {
+        g_auto(GStrv) words = g_strsplit(settings[i], "'", 3);
+        g_autofree char *message = g_strdup_printf(
+            "Attempt to set property '%s' on anonymous device (type '"
+            CPU_TYPE "') after it was realized", words[1]);
+        g_autofree char *arguments = g_strdup_printf(
+            "{ 'path': '" VCPU0 "', 'property': %s }", settings[i]);
+
+        assert_error(qtest_qmp(qts, "{ 'execute': 'qom-set', 'arguments': %p }",
+                               qobject_from_json(arguments, &error_abort)),
+                     message);
+    }
+    qtest_quit(qts);
+}
+
+/* ---- query-cpu-model-expansion ---- */
+
+/* The value of a -cpu property as QMP has it */
+static QObject *typed(const char *value)
+{
+    int64_t number;
+
+    if (!qemu_strtoi64(value, NULL, 0, &number)) {
+        return QOBJECT(qnum_from_int(number));
+    }
+    if (!strcmp(value, "true") || !strcmp(value, "false")) {
+        return QOBJECT(qbool_from_bool(*value == 't'));
+    }
+    return QOBJECT(qstring_from_str(value));
+}
+
+/* QMP's CpuModelInfo of a -cpu in which each property has its value */
+static QDict *model_info(const char *cpu)
+{
+    g_auto(GStrv) words = g_strsplit(cpu, ",", -1);
+    QDict *model = qdict_new(), *props = qdict_new();
+
+    qdict_put_str(model, "name", words[0]);
+    qdict_put(model, "props", props);
+    for (int i = 1; words[i]; i++) {
+        g_auto(GStrv) pair = g_strsplit(words[i], "=", 2);
+        /* "pebs" is on, off or auto; what else is on is true. */
+        bool word = g_str_has_prefix(pair[0], "pebs");
+        const char *value = word ? pair[1] :
+                            !strcmp(pair[1], "on") ? "true" :
+                            !strcmp(pair[1], "off") ? "false" : pair[1];
+
+        qdict_put_obj(props, pair[0], typed(value));
+    }
+    return model;
+}
+
+static QDict *expand(QTestState *qts, const char *type, QDict *model)
+{
+    return qtest_qmp(qts, "{ 'execute': 'query-cpu-model-expansion',"
+                     " 'arguments': { 'type': %s, 'model': %p } }",
+                     type, QOBJECT(model));
+}
+
+/*
+ * Of the properties that QEMU tells, these it takes back from no CPU: a link,
+ * what only the machine sets, and a default outside of its own mask.
+ */
+static void drop_not_taken_back(QDict *model)
+{
+    static const char * const names[] = {
+        "memory", "realized", "lbr-fmt", "lbr_fmt",
+    };
+
+    for (int i = 0; i < ARRAY_SIZE(names); i++) {
+        qdict_del(qdict_get_qdict(model, "props"), names[i]);
+    }
+}
+
+static QDict *expanded(QTestState *qts, const char *type, QDict *model)
+{
+    QDict *reply = expand(qts, type, model);
+    QDict *answer;
+
+    g_assert(qdict_haskey(reply, "return"));
+    answer = qdict_get_qdict(qdict_get_qdict(reply, "return"), "model");
+    qobject_ref(answer);
+    qobject_unref(reply);
+    drop_not_taken_back(answer);
+    return answer;
+}
+
+/* The -cpu that @model stands for */
+static char *cpu_option(QDict *model)
+{
+    QDict *props = qdict_get_qdict(model, "props");
+    GString *cpu = g_string_new(qdict_get_str(model, "name"));
+
+    for (const QDictEntry *e = qdict_first(props); e;
+         e = qdict_next(props, e)) {
+        QObject *value = qdict_entry_value(e);
+        g_autofree char *text = NULL;
+
+        if (qobject_type(value) == QTYPE_QBOOL) {
+            text = g_strdup(qbool_get_bool(qobject_to(QBool, value)) ? "on"
+                                                                    : "off");
+        } else if (qobject_type(value) == QTYPE_QNUM) {
+            text = qnum_to_string(qobject_to(QNum, value));
+        } else {
+            text = g_strdup(qstring_get_str(qobject_to(QString, value)));
+        }
+        g_string_append_printf(cpu, ",%s=%s", qdict_entry_key(e), text);
+    }
+    return g_string_free(cpu, false);
+}
+
+/* What a machine is that these properties can tell of */
+static QDict *shown(QTestState *qts)
+{
+    static const char * const properties[] = {
+        "pmu", "pebs", "pebs-format", "pebs-baseline", "pmu-gp-counters",
+        "ds", "dtes64", "pdcm", "full-width-write", "family", "model",
+        "stepping", "vendor", "level",
+    };
+    QDict *found = qdict_new();
+
+    for (int i = 0; i < ARRAY_SIZE(properties); i++) {
+        QDict *reply = get(qts, properties[i]);
+
+        qdict_put_obj(found, properties[i],
+                      qobject_ref(qdict_get(reply, "return")));
+        qobject_unref(reply);
+    }
+    qdict_put(found, "feature-words", feature_words(qts));
+    return found;
+}
+
+static void assert_same(const char *name, QObject *one, QObject *other)
+{
+    g_autoptr(GString) a = qobject_to_json(one), b = qobject_to_json(other);
+    g_autofree char *text = g_strdup_printf("%s: %s", name, a->str);
+    g_autofree char *wanted = g_strdup_printf("%s: %s", name, b->str);
+
+    g_assert_cmpstr(text, ==, wanted);
+}
+
+/* What is expanded is what the machine is, and makes the same machine. */
+static void test_expansion(const void *data)
+{
+    QTestState *qts = qtest_init("-machine none -accel tcg");
+    QDict *full = expanded(qts, "full", model_info(data));
+    QDict *again = expanded(qts, "full", qdict_clone_shallow(full));
+    QDict *fixed = expanded(qts, "static", model_info(data));
+    QDict *full_props = qdict_get_qdict(full, "props");
+    QDict *fixed_props = qdict_get_qdict(fixed, "props");
+    QDict *machine, *remade;
+    g_autofree char *option = cpu_option(full);
+
+    assert_same("again", QOBJECT(again), QOBJECT(full));
+    qtest_quit(qts);
+
+    qts = start(data);
+    machine = shown(qts);
+    qtest_quit(qts);
+    for (const QDictEntry *e = qdict_first(machine); e;
+         e = qdict_next(machine, e)) {
+        const char *name = qdict_entry_key(e);
+
+        if (qdict_haskey(full_props, name)) {
+            assert_same(name, qdict_get(full_props, name),
+                        qdict_entry_value(e));
+        }
+        if (qdict_haskey(fixed_props, name)) {
+            assert_same(name, qdict_get(fixed_props, name),
+                        qdict_entry_value(e));
+        }
+    }
+
+    qts = start(option);
+    remade = shown(qts);
+    assert_same("remade", QOBJECT(remade), QOBJECT(machine));
+    qtest_quit(qts);
+    qobject_unref(remade);
+    qobject_unref(machine);
+    qobject_unref(fixed);
+    qobject_unref(again);
+    qobject_unref(full);
+}
+
+/* A request is refused as at start, in the same words. */
+static void test_expansion_refused(const void *data)
+{
+    const Refusal *refusal = data;
+    QTestState *qts = qtest_init("-machine none -accel tcg");
+    static const char * const types[] = { "full", "static" };
+
+    for (int i = 0; i < ARRAY_SIZE(types); i++) {
+        assert_error(expand(qts, types[i], model_info(refusal->cpu)),
+                     refusal->message);
+    }
+    qtest_quit(qts);
+}
+
+static void test_expansion_accel(void)
+{
+    QTestState *qts = qtest_init("-machine none");
+
+    assert_error(expand(qts, "full", model_info("Icelake-Server,pebs=on")),
+                 "pebs=on is not supported with accelerator 'QTest': use "
+                 "-accel tcg");
     qtest_quit(qts);
 }
 
@@ -763,6 +1134,22 @@ int main(int argc, char **argv)
         "Icelake-Server,pebs=on,ds=on,dtes64=on,pdcm=on",
     };
     static const char * const without[] = { "max", "Icelake-Server", "qemu64" };
+    static const char * const intel[] = {
+        "pentium3,pmu=on,pebs=off", "Conroe,pmu=on,pebs=off",
+        "max,vendor=GenuineIntel,pmu=on,pebs=off",
+    };
+    static const char * const realized[] = {
+        "Icelake-Server,pebs=on", "Icelake-Server,pmu=on,pebs=off",
+        "Icelake-Server",
+    };
+    static const char * const expansions[] = {
+        "Icelake-Server,pebs=on", "SapphireRapids,pebs=on,pebs-baseline=off",
+        "Icelake-Server,pebs=on,pebs-format=5,pmu-gp-counters=4",
+        "Icelake-Server,pebs=on,full-width-write=off",
+        "Icelake-Server,pmu=on,pebs=off", "Conroe,pmu=on,pmu-gp-counters=4",
+        "Icelake-Server,pmu=on,pebs=off,pdcm=off",
+        "Icelake-Server", "Icelake-Server,pmu=on", "EPYC,pebs=off",
+    };
 
     g_test_init(&argc, &argv, NULL);
     if (!qtest_has_accel("tcg")) {
@@ -775,6 +1162,23 @@ int main(int argc, char **argv)
                                                 refusals[i].name);
 
         qtest_add_data_func(path, &refusals[i], test_refused);
+    }
+    for (int i = 0; i < ARRAY_SIZE(refusals); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/expansion/refused/%s",
+                                                refusals[i].name);
+
+        /* No "-ds" in QMP, and "enforce" is for machines. */
+        if (!strstr(refusals[i].cpu, ",-") &&
+            !strstr(refusals[i].cpu, "enforce")) {
+            qtest_add_data_func(path, &refusals[i], test_expansion_refused);
+        }
+    }
+    qtest_add_func("pebs/expansion/refused/accelerator", test_expansion_accel);
+    for (int i = 0; i < ARRAY_SIZE(expansions); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/expansion/%s",
+                                                expansions[i]);
+
+        qtest_add_data_func(path, expansions[i], test_expansion);
     }
     qtest_add_func("pebs/refused/accelerator", test_refused_accel);
     for (int i = 0; i < ARRAY_SIZE(with_pebs); i++) {
@@ -800,12 +1204,35 @@ int main(int argc, char **argv)
 
         qtest_add_data_func(path, &read_back[i], test_read_back);
     }
+    for (int i = 0; i < ARRAY_SIZE(wishes); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/wish/%s",
+                                                wishes[i].name);
+
+        qtest_add_data_func(path, &wishes[i], test_wish);
+    }
+    for (int i = 0; i < ARRAY_SIZE(intel); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/any-intel/%s", intel[i]);
+
+        qtest_add_data_func(path, intel[i], test_any_intel);
+    }
+    for (int i = 0; i < ARRAY_SIZE(realized); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/realized/%s",
+                                                realized[i]);
+
+        qtest_add_data_func(path, realized[i], test_realized);
+    }
     qtest_add_func("pebs/introspection", test_introspection);
     for (int i = 0; i < ARRAY_SIZE(misfits); i++) {
         g_autofree char *path = g_strdup_printf("pebs/hotplug/%s",
                                                 misfits[i].name);
 
         qtest_add_data_func(path, &misfits[i], test_hotplug);
+    }
+    for (int i = 0; i < ARRAY_SIZE(pmu_misfits); i++) {
+        g_autofree char *path = g_strdup_printf("pebs/hotplug-pmu/%s",
+                                                pmu_misfits[i].name);
+
+        qtest_add_data_func(path, &pmu_misfits[i], test_hotplug_pmu);
     }
     qtest_add_func("pebs/hotplug/pebs-on", test_hotplug_on);
     qtest_add_func("pebs/query/on", test_query);

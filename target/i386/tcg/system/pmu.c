@@ -912,7 +912,8 @@ static int msr_counter(CPUX86State *env, uint32_t index)
     if (is_gp_msr(env, index, MSR_P6_PERFCTR0)) {
         return index - MSR_P6_PERFCTR0;
     }
-    if (is_gp_msr(env, index, MSR_IA32_PMC0)) {
+    if (is_gp_msr(env, index, MSR_IA32_PMC0) &&
+        (capabilities(env) & PERF_CAP_FW_WRITES)) {
         return index - MSR_IA32_PMC0;
     }
     if (index >= MSR_CORE_PERF_FIXED_CTR0 &&
@@ -1023,7 +1024,8 @@ X86PMUAccess x86_pmu_rdmsr(CPUX86State *env, uint32_t index, uint64_t *value,
         return has_version4(env) ? X86_PMU_DONE : X86_PMU_NOT_MINE;
     case MSR_IA32_PERF_CAPABILITIES:
         *value = capabilities(env);
-        return X86_PMU_DONE;
+        return env->features[FEAT_1_ECX] & CPUID_EXT_PDCM ? X86_PMU_DONE
+                                                          : X86_PMU_FAULT;
     case MSR_IA32_DS_AREA:
         if (!has_pebs(env)) {
             return X86_PMU_NOT_MINE;

@@ -215,12 +215,17 @@ static struct {
     unsigned format;
     unsigned version;
     unsigned gp;
+    bool pdcm;          /* there is IA32_PERF_CAPABILITIES */
+    bool full_width;    /* counters can be written whole */
     bool icount;        /* time is instructions: QEMU's -icount shift=0 */
     bool brief;         /* a few of the sequences only */
     bool until_key;     /* go on until a key is pressed */
     bool dump;          /* records are printed instead of checked */
     uint64_t counters;  /* all, as bits of IA32_PERF_GLOBAL_CTRL */
-} config = { .pebs = true, .baseline = true, .format = 4, .gp = 8 };
+} config = {
+    .pebs = true, .baseline = true, .format = 4, .gp = 8,
+    .pdcm = true, .full_width = true,
+};
 
 static bool starts_with(const char *s, const char *prefix)
 {
@@ -255,6 +260,10 @@ static void read_config(void)
             config.format = s[7] - '0';
         } else if (starts_with(s, "gp=")) {
             config.gp = s[3] - '0';
+        } else if (starts_with(s, "pdcm=off")) {
+            config.pdcm = config.full_width = false;
+        } else if (starts_with(s, "full-width=off")) {
+            config.full_width = false;
         } else if (starts_with(s, "icount")) {
             config.icount = true;
         } else if (starts_with(s, "brief")) {

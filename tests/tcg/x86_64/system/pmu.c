@@ -62,7 +62,7 @@ static void check_cpuid(void)
 
 static uint64_t capabilities(void)
 {
-    return 1ull << 13 |
+    return 3ull << 12 |
            (config.pebs ? 1ull << 6 | 1ull << 7 : 0) |
            (uint64_t)config.format << 8 |
            (config.baseline ? 1ull << 14 : 0);
