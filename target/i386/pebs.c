@@ -731,13 +731,16 @@ bool x86_cpu_ds_area_valid(const X86CPU *cpu, uint64_t address)
     return sextract64(address, 0, la57 ? 57 : 48) == address;
 }
 
-static uint64_t pebs_enable_mask(X86CPU *cpu)
+uint64_t x86_cpu_pebs_enable_mask(const X86CPU *cpu)
 {
     uint64_t gp = x86_cpu_has_pebs(cpu) ?
                   MAKE_64BIT_MASK(0, x86_cpu_pmu_gp_counters(cpu)) : 0;
 
-    return x86_cpu_pebs_baseline(cpu) ?
-           gp | MAKE_64BIT_MASK(0, MAX_FIXED_COUNTERS) << 32 : gp;
+    if (x86_cpu_pebs_baseline(cpu)) {
+        return gp | MAKE_64BIT_MASK(0, MAX_FIXED_COUNTERS) << 32;
+    }
+    /* Load latency, a bit for each GP counter; KVM doesn't have that. */
+    return kvm_enabled() ? gp : gp | gp << 32;
 }
 
 static uint64_t pebs_data_cfg_valid(X86CPU *cpu)
@@ -766,7 +769,8 @@ static bool check_loaded_msrs(X86CPU *cpu, Error **errp)
     return check_loaded("IA32_DS_AREA", env->msr_ds_area,
                         x86_cpu_ds_area_valid(cpu, env->msr_ds_area), errp) &&
            check_loaded("IA32_PEBS_ENABLE", env->msr_pebs_enable,
-                        !(env->msr_pebs_enable & ~pebs_enable_mask(cpu)),
+                        !(env->msr_pebs_enable &
+                          ~x86_cpu_pebs_enable_mask(cpu)),
                         errp) &&
            check_loaded("MSR_PEBS_DATA_CFG", env->msr_pebs_data_cfg,
                         !(env->msr_pebs_data_cfg & ~pebs_data_cfg_valid(cpu)),

@@ -82,6 +82,9 @@ unsigned x86_cpu_pebs_format(const X86CPU *cpu);
 /* IA32_PERF_CAPABILITIES.PEBS_BASELINE as the guest sees it */
 bool x86_cpu_pebs_baseline(const X86CPU *cpu);
 
+/* The bits of IA32_PEBS_ENABLE that the guest may set */
+uint64_t x86_cpu_pebs_enable_mask(const X86CPU *cpu);
+
 /*
  * Whether IA32_DS_AREA takes @address: by the widest linear address that the
  * CPU has, whatever paging is in use (SDM volume 3A, "Canonical Checking").

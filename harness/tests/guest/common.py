@@ -76,8 +76,8 @@ def arguments():
 
 def options_for(files, **more):
     given = arguments()
-    return Options(kernel=given.kernel, cpu=given.cpu, files=list(files),
-                   **more)
+    return Options(**{'kernel': given.kernel, 'cpu': given.cpu,
+                      'files': list(files), **more})
 
 
 def run_tests(test, files, **more):

@@ -85,14 +85,34 @@ typedef struct X86PMUBudget {
     int64_t granted[PMU_SETS][PMU_KINDS];
     int64_t gone[PMU_SETS][PMU_KINDS];
 
-    /* The instruction of the last final block, and what it accessed */
+    /* The last instruction of a final block, and what it accessed first */
     uint64_t ip;
     uint64_t load_address;
     uint64_t store_address;
+    bool locked;
+    /* It is that one which runs now, in a block that counts accesses. */
+    bool noting;
 
     /* TB flags (HF_PMU_*) by CPL */
     uint32_t tb_flags[4];
 } X86PMUBudget;
+
+/*
+ * Call in helpers that find out themselves where they access the guest's data.
+ */
+static inline void pmu_note_load(X86PMUBudget *pmu, uint64_t address)
+{
+    if (pmu->noting && !pmu->load_address) {
+        pmu->load_address = address;
+    }
+}
+
+static inline void pmu_note_store(X86PMUBudget *pmu, uint64_t address)
+{
+    if (pmu->noting && !pmu->store_address) {
+        pmu->store_address = address;
+    }
+}
 
 static inline unsigned pmu_kind_word(PMUKind kind)
 {

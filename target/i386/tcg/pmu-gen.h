@@ -19,6 +19,8 @@ typedef struct PMUGen {
     vaddr pc;
     /* It doesn't retire in this block. */
     bool faults;
+    /* Its accesses are locked; set by the decoder. */
+    bool locked;
     /* What it may be as a branch; set by the decoder. */
     uint16_t branch_kinds;
     /* What the next jump gives back */

@@ -134,14 +134,14 @@ void x86_pmu_remap(CPUX86State *env);
 /**
  * x86_pebs_record: write the records of PEBS counters that overflowed
  * @counters: which, as bits of IA32_PEBS_ENABLE; all on the same instruction
- * @is_store: whether the memory access to report is the store
+ * @address: of the memory access to report; 0 if there is none
  *
  * Reloads the counters.  Call on the vCPU's thread, from the main loop only,
  * with no budget outstanding.
  *
  * Returns: whether a PMI is due; if so GLOBAL_STATUS says why.
  */
-bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store);
+bool x86_pebs_record(CPUX86State *env, uint64_t counters, uint64_t address);
 
 /* The MSR of counter @bit of IA32_PERF_GLOBAL_CTRL. */
 uint64_t *x86_pmu_counter(CPUX86State *env, unsigned bit);

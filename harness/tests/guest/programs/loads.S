@@ -1,6 +1,7 @@
 /*
  * ROUNDS loads, from the quadwords of a table one after the other, and as
  * many stores into a second table; the addresses follow from the number.
+ * With LOCKED the loads are part of a locked XADD.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,7 +13,11 @@ _start:
         lea     table(%rip), %rsi
         lea     results(%rip), %rbx
         xor     %ecx, %ecx
+#ifdef LOCKED
+load:   lock xadd %rax, (%rsi,%rcx,8)
+#else
 load:   mov     (%rsi,%rcx,8), %rax
+#endif
         add     $7, %rax
 store:  mov     %rax, (%rbx,%rcx,8)
         inc     %rcx

@@ -33,6 +33,13 @@
 QEMU_BUILD_BUG_ON(PEBS_RECORD_MAX_SIZE > (SPAN_PAGES - 1) * 4096);
 QEMU_BUILD_BUG_ON(PMC_FIXED_BIT != PEBS_FIXED_BASE);
 
+/*
+ * Memory auxiliary info: SDM, "Data Source Encoding for Load Latency Record"
+ * and "Layout of Data Linear Address, Data Source and Latency for Stores"
+ */
+#define AUX_L1_HIT  (1ull << 0)     /* of a load, encoding 1 of bits 3:0 */
+#define AUX_LOCKED  (1ull << 5)
+
 typedef struct GuestSpan {
     vaddr address;
     size_t size;
@@ -167,14 +174,22 @@ static uint64_t adaptive_counters(const CPUX86State *env, uint64_t counters)
     return adaptive;
 }
 
-static void take_sample(CPUX86State *env, PebsSample *s, bool is_store)
+/* Nothing misses a cache here. */
+static uint64_t data_source(const CPUX86State *env, uint64_t address)
+{
+    if (!address) {
+        return 0;
+    }
+    return AUX_L1_HIT | (env->pmu.locked ? AUX_LOCKED : 0);
+}
+
+static void take_sample(CPUX86State *env, PebsSample *s, uint64_t address)
 {
     s->ip = env->pmu.ip;
     s->tsc = cpu_get_tsc(env) + env->tsc_offset;
-    s->mem.address = is_store ? env->pmu.store_address
-                              : env->pmu.load_address;
-    s->mem.latency = s->mem.address ? PMU_LOAD_LATENCY : 0;
-    s->mem.aux = 0;
+    s->mem.address = address;
+    s->mem.latency = address ? PMU_LOAD_LATENCY : 0;
+    s->mem.aux = data_source(env, address);
     s->mem.tsx = 0;
     s->retire_latency = 0;
     s->lbr = NULL;
@@ -198,12 +213,13 @@ typedef struct PebsShadow {
 
 /* Make one record for all of @physical.  Returns its size. */
 static size_t make_record(CPUX86State *env, uint8_t *staging, size_t length,
-                          uint64_t physical, uint64_t data_cfg, bool is_store)
+                          uint64_t physical, uint64_t data_cfg,
+                          uint64_t address)
 {
     PebsSample sample QEMU_UNINITIALIZED;
 
     sample.applicable_counters = physical;
-    take_sample(env, &sample, is_store);
+    take_sample(env, &sample, address);
     return pebs_record_encode(staging, length, data_cfg, &sample);
 }
 
@@ -284,7 +300,7 @@ static void count_record(CPUX86State *env, uint64_t counters)
  * wanted to wait for.
  */
 static bool record(CPUX86State *env, PebsDsArea *ds, uint64_t counters,
-                   uint64_t data_cfg, bool is_store)
+                   uint64_t data_cfg, uint64_t address)
 {
     uint8_t staging[PEBS_RECORD_MAX_SIZE] QEMU_UNINITIALIZED;
     uint64_t physical = pmc_map_physical(&env->pmu_config.map, counters);
@@ -292,7 +308,7 @@ static bool record(CPUX86State *env, PebsDsArea *ds, uint64_t counters,
     size_t size;
 
     size = make_record(env, staging, sizeof(staging), physical, data_cfg,
-                       is_store);
+                       address);
     if (is_crossed(env, counters)) {
         rewrite_record(env, staging, size);
     }
@@ -307,7 +323,7 @@ static bool record(CPUX86State *env, PebsDsArea *ds, uint64_t counters,
     return room == PEBS_DS_FULL;
 }
 
-bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store)
+bool x86_pebs_record(CPUX86State *env, uint64_t counters, uint64_t address)
 {
     uint8_t management[PEBS_DS_MANAGEMENT_SIZE];
     uint64_t adaptive = adaptive_counters(env, counters);
@@ -324,10 +340,10 @@ bool x86_pebs_record(CPUX86State *env, uint64_t counters, bool is_store)
     pebs_ds_decode(&ds, management);
 
     if (adaptive) {
-        due |= record(env, &ds, adaptive, env->msr_pebs_data_cfg, is_store);
+        due |= record(env, &ds, adaptive, env->msr_pebs_data_cfg, address);
     }
     if (basic) {
-        due |= record(env, &ds, basic, 0, is_store);
+        due |= record(env, &ds, basic, 0, address);
     }
     map_reset_values(env, counters, &shadow);
     reload(env, pmc_map_physical(&env->pmu_config.map, counters), &shadow);

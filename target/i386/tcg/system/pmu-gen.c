@@ -54,6 +54,7 @@ void pmu_gen_insn_start(DisasContextBase *db, PMUGen *pmu)
 {
     pmu->pc = db->pc_next;
     pmu->faults = false;
+    pmu->locked = false;
     pmu->branch_kinds = 0;
     pmu->edge_kinds = 0;
 }
@@ -65,7 +66,7 @@ void pmu_gen_insn_start(DisasContextBase *db, PMUGen *pmu)
 static const struct {
     const char *name;
     uint16_t kinds;
-    /* The first argument after env is the address. */
+    /* The first argument after env is the address; else the helper notes it. */
     bool has_address;
 } memory_helpers[] = {
     { "atomic_",          BIT(PMU_LOAD) | BIT(PMU_STORE), true },
@@ -164,16 +165,36 @@ uint16_t pmu_gen_memory_kinds(DisasContextBase *db, PMUGen *pmu)
     return kinds ? kinds | BIT(PMU_MEM) : 0;
 }
 
-static void gen_note_addresses(DisasContextBase *db)
+static void gen_start_noting(DisasContextBase *db, const PMUGen *pmu)
 {
+    tcg_ctx->emit_before_op = QTAILQ_NEXT(db->insn_start, link);
+    tcg_gen_st8_i32(tcg_constant_i32(pmu->locked), tcg_env,
+                    offsetof(CPUX86State, pmu.locked));
+    tcg_gen_st8_i32(tcg_constant_i32(true), tcg_env,
+                    offsetof(CPUX86State, pmu.noting));
+    tcg_ctx->emit_before_op = NULL;
+}
+
+/*
+ * An access of many bytes may be several operations, of which the first has
+ * the address.  A label begins another round of a string instruction.
+ */
+static void gen_note_addresses(DisasContextBase *db, const PMUGen *pmu)
+{
+    uint16_t noted = 0;
+
     for (TCGOp *op = db->insn_start; op; op = QTAILQ_NEXT(op, link)) {
         TCGArg address = 0;
         uint16_t kinds = op_kinds(op, &address);
 
-        if (address) {
-            gen_note_address(op, address, kinds);
+        if (op->opc == INDEX_op_set_label) {
+            noted = 0;
+        } else if (address) {
+            gen_note_address(op, address, kinds & ~noted);
+            noted |= kinds;
         }
     }
+    gen_start_noting(db, pmu);
 }
 
 static uint64_t kinds_packed(uint16_t kinds)
@@ -196,7 +217,7 @@ void pmu_gen_insn_end(DisasContextBase *db, PMUGen *pmu)
     kinds = BIT(PMU_INSN) | pmu->branch_kinds | pmu_gen_memory_kinds(db, pmu);
     tcg_set_insn_start_param(db->insn_start, 2, kinds_packed(kinds));
     if (pmu_gen_counts_memory(pmu) && is_final(db)) {
-        gen_note_addresses(db);
+        gen_note_addresses(db, pmu);
     }
 }
 

@@ -28,6 +28,7 @@
 #include "system/tcg.h"
 #include "tcg/helper-tcg.h"
 #include "tcg/pmu.h"
+#include "tcg/pmu-events.h"
 #include "pebs.h"
 #include "pebs-record.h"
 
@@ -129,6 +130,18 @@ static uint64_t counters_mask(CPUX86State *env)
            (MAKE_64BIT_MASK(0, MAX_FIXED_COUNTERS) << PEBS_FIXED_BASE);
 }
 
+/*
+ * The counters that sample.  Without baseline the upper half of
+ * IA32_PEBS_ENABLE isn't about fixed counters: it enables load latency, which
+ * changes nothing here.
+ */
+static uint64_t pebs_counters(CPUX86State *env)
+{
+    return env->msr_pebs_enable &
+           (has_baseline(env) ? counters_mask(env)
+                              : MAKE_64BIT_MASK(0, gp_counters(env)));
+}
+
 uint64_t *x86_pmu_counter(CPUX86State *env, unsigned bit)
 {
     return bit < PEBS_FIXED_BASE ? &env->msr_gp_counters[bit]
@@ -147,55 +160,27 @@ static uint32_t current_flags(CPUX86State *env)
     return env->pmu.tb_flags[env->hflags & HF_CPL_MASK];
 }
 
-/*
- * Events, as Ice Lake encodes them (SDM, and the event files of Linux's perf).
- * Others count nothing: they concern caches, predictors and a pipeline, of
- * which there is no model.
- */
-#define EVENT(event, umask) ((umask) << 8 | (event))
-
-static const struct {
-    uint16_t code;
-    PMUKind kind;
-} events[] = {
-    { EVENT(0xc0, 0x00), PMU_INSN },        /* INST_RETIRED.ANY_P */
-    { EVENT(0xc0, 0x01), PMU_INSN },        /* INST_RETIRED.PREC_DIST */
-    { EVENT(0x3c, 0x00), PMU_INSN },        /* CPU_CLK_UNHALTED.THREAD_P */
-    { EVENT(0x3c, 0x01), PMU_INSN },        /* CPU_CLK_UNHALTED.REF_XCLK */
-    { EVENT(0xc4, 0x00), PMU_BRANCH },      /* BR_INST_RETIRED.* */
-    { EVENT(0xc4, 0x11), PMU_COND },
-    { EVENT(0xc4, 0x01), PMU_COND_TAKEN },
-    { EVENT(0xc4, 0x20), PMU_TAKEN },
-    { EVENT(0xc4, 0x02), PMU_CALL },
-    { EVENT(0xc4, 0x08), PMU_RET },
-    { EVENT(0xc4, 0x40), PMU_FAR },
-    { EVENT(0xc4, 0x80), PMU_INDIRECT },
-    { EVENT(0xd0, 0x81), PMU_LOAD },        /* MEM_INST_RETIRED.ALL_LOADS */
-    { EVENT(0xd0, 0x82), PMU_STORE },       /* MEM_INST_RETIRED.ALL_STORES */
-    { EVENT(0xd0, 0x83), PMU_MEM },         /* MEM_INST_RETIRED.ANY */
-};
-
-#define EVENT_COND_NTAKEN       EVENT(0xc4, 0x10)
-#define EVENT_LOAD_LATENCY      EVENT(0xcd, 0x01)
+/* What @code counts on the CPU model that the guest sees; NULL: nothing */
+static const PMUEventCode *find_code(CPUX86State *env, uint16_t code)
+{
+    return pmu_find_event(x86_cpu_family(env->cpuid_version),
+                          x86_cpu_model(env->cpuid_version), code);
+}
 
 static PMUEvent find_event(CPUX86State *env, uint16_t code)
 {
+    const PMUEventCode *found = find_code(env, code);
     PMUEvent ev = { .kind = PMU_NO_KIND, .less = PMU_NO_KIND,
                     .more = PMU_NO_KIND };
 
-    if (code == EVENT_COND_NTAKEN) {
-        ev.kind = PMU_COND;
+    /* SDM, MSR_PEBS_LD_LAT_THRESHOLD: what takes longer than that counts. */
+    if (!found || (found->part == PMU_ABOVE_THRESHOLD &&
+                   env->msr_pebs_ld_lat >= PMU_LOAD_LATENCY)) {
+        return ev;
+    }
+    ev.kind = found->kind;
+    if (found->part == PMU_NOT_TAKEN) {
         ev.less = PMU_COND_TAKEN;
-    } else if (code == EVENT_LOAD_LATENCY) {
-        if (env->msr_pebs_ld_lat <= PMU_LOAD_LATENCY) {
-            ev.kind = PMU_LOAD;
-        }
-    } else {
-        for (int i = 0; i < ARRAY_SIZE(events); i++) {
-            if (events[i].code == code) {
-                ev.kind = events[i].kind;
-            }
-        }
     }
     return ev;
 }
@@ -292,13 +277,13 @@ static uint64_t decode_events(CPUX86State *env)
 }
 
 /*
- * The physical counters that can count what virtual counter @bit does: Linux's
- * intel_icl_event_constraints[], in which an event that a fixed counter has
- * may be counted there or by any GP counter.
+ * The physical counters that can count what virtual counter @bit does: an event
+ * that a fixed counter has may be counted there or by any GP counter.
  */
 static uint64_t able_counters(CPUX86State *env, unsigned bit)
 {
     const uint64_t gp = MAKE_64BIT_MASK(0, PMC_GP);
+    const PMUEventCode *found;
 
     if (bit == PEBS_FIXED_BASE + 2) {
         return BIT_ULL(bit);    /* CPU_CLK_UNHALTED.REF_TSC */
@@ -306,19 +291,8 @@ static uint64_t able_counters(CPUX86State *env, unsigned bit)
     if (bit >= PEBS_FIXED_BASE) {
         return gp | BIT_ULL(bit);
     }
-    switch (env->msr_gp_evtsel[bit] & (EVTSEL_EVENT | EVTSEL_UMASK)) {
-    case EVENT(0xc0, 0x00):
-    case EVENT(0xc0, 0x01):
-        return gp | BIT_ULL(PEBS_FIXED_BASE);
-    case EVENT(0x3c, 0x00):
-        return gp | BIT_ULL(PEBS_FIXED_BASE + 1);
-    case EVENT(0xd0, 0x81):
-    case EVENT(0xd0, 0x82):
-    case EVENT(0xd0, 0x83):
-        return MAKE_64BIT_MASK(0, 4);
-    default:
-        return gp;
-    }
+    found = find_code(env, env->msr_gp_evtsel[bit]);
+    return found ? found->counters : gp;
 }
 
 static void place_counters(CPUX86State *env, uint64_t on)
@@ -330,7 +304,7 @@ static void place_counters(CPUX86State *env, uint64_t on)
     FOREACH_COUNTER(on, bit) {
         able[pmc_index(bit)] = able_counters(env, bit);
         /* Without baseline, PEBS is for GP counters. */
-        if ((env->msr_pebs_enable & BIT_ULL(bit)) && !has_baseline(env)) {
+        if ((pebs_counters(env) & BIT_ULL(bit)) && !has_baseline(env)) {
             able[pmc_index(bit)] &= MAKE_64BIT_MASK(0, PMC_GP);
         }
     }
@@ -348,8 +322,8 @@ static uint64_t suspended_counters(CPUX86State *env, uint64_t on)
 {
     uint64_t crossed = pmc_map_crossed(&env->pmu_config.map, on);
 
-    return env->msr_pebs_enable & ((on & ~mapped_counters(env)) |
-                                   (tcg_pebs_slow_path() ? 0 : crossed));
+    return pebs_counters(env) & ((on & ~mapped_counters(env)) |
+                                 (tcg_pebs_slow_path() ? 0 : crossed));
 }
 
 static uint64_t make_report(CPUX86State *env, uint64_t on, uint64_t suspended)
@@ -357,7 +331,7 @@ static uint64_t make_report(CPUX86State *env, uint64_t on, uint64_t suspended)
     uint64_t report = suspended ? PEBS_REPORT_SUSPENDED : 0;
     unsigned bit;
 
-    FOREACH_COUNTER(on & env->msr_pebs_enable, bit) {
+    FOREACH_COUNTER(on & pebs_counters(env), bit) {
         unsigned index = pmc_index(bit);
         unsigned physical = env->pmu_config.map.physical[index];
 
@@ -668,9 +642,17 @@ static bool wants_pmi(CPUX86State *env, uint64_t counters)
     return false;
 }
 
-static bool counts_stores(CPUX86State *env, uint64_t counters)
+/* The access that a record of @counters reports; 0 if there was none */
+static uint64_t sampled_address(CPUX86State *env, uint64_t counters)
 {
-    return counter_event(env, ctz64(counters))->kind == PMU_STORE;
+    switch (counter_event(env, ctz64(counters))->kind) {
+    case PMU_STORE:
+        return env->pmu.store_address;
+    case PMU_LOAD:
+        return env->pmu.load_address;
+    default:
+        return env->pmu.load_address ?: env->pmu.store_address;
+    }
 }
 
 static void deliver_pmi(CPUX86State *env)
@@ -690,14 +672,14 @@ static void deliver_pmi(CPUX86State *env)
  */
 static uint64_t take_due_samples(CPUX86State *env, uint64_t overflowed)
 {
-    uint64_t due = overflowed & env->msr_pebs_enable;
+    uint64_t due = overflowed & pebs_counters(env);
 
     if (env->hflags & HF_SMM_MASK) {
         env->pebs_armed |= due;
         return 0;
     }
     /* What the SMI handler has switched off makes no record any more. */
-    due |= env->pebs_armed & env->msr_pebs_enable & env->pmu_config.counting;
+    due |= env->pebs_armed & pebs_counters(env) & env->pmu_config.counting;
     env->pebs_armed = 0;
     return due;
 }
@@ -727,13 +709,14 @@ void x86_pmu_retire_event(CPUState *cs)
     bool pmi = false;
     PMUTally t;
 
+    env->pmu.noting = false;
     tally(env, &t);
     overflowed = settle(env, &t);
     sampled = take_due_samples(env, overflowed);
     if (sampled) {
-        pmi = x86_pebs_record(env, sampled, counts_stores(env, sampled));
+        pmi = x86_pebs_record(env, sampled, sampled_address(env, sampled));
     }
-    overflowed &= ~env->msr_pebs_enable;
+    overflowed &= ~pebs_counters(env);
     env->msr_global_status |= overflowed;
     pmi |= wants_pmi(env, overflowed);
 
@@ -752,6 +735,7 @@ static void note_event(CPUX86State *env, uint64_t ip)
     env->pmu.ip = ip;
     env->pmu.load_address = 0;
     env->pmu.store_address = 0;
+    env->pmu.noting = false;
     env_cpu(env)->neg.retire_event = true;
 }
 
@@ -972,8 +956,7 @@ static uint64_t *stored_msr(CPUX86State *env, uint32_t index, uint64_t *valid)
         *valid = counters_mask(env);
         return &env->msr_global_ctrl;
     case MSR_IA32_PEBS_ENABLE:
-        *valid = has_baseline(env) ? counters_mask(env)
-                                   : MAKE_64BIT_MASK(0, gp_counters(env));
+        *valid = x86_cpu_pebs_enable_mask(env_archcpu(env));
         return has_pebs(env) ? &env->msr_pebs_enable : NULL;
     case MSR_PEBS_DATA_CFG:
         *valid = pebs_data_cfg_mask(x86_cpu_pebs_format(env_archcpu(env)),

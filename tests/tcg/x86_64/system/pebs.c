@@ -347,49 +347,134 @@ SEQUENCE(accesses,
     "1:\n"
     RET("ret")
     "2:\n"
+    LS("xchg %rax, 32(%rdi)")
+    /* masks that leave out what comes first */
+    N("pcmpeqd %xmm5, %xmm5")
+    N("pslldq $3, %xmm5")
+    S("maskmovdqu %xmm5, %xmm4")
+    L("vmovdqu 128(%rdi), %ymm7")
+    S("vmovdqu %ymm7, 160(%rdi)")
+    N("vpcmpeqd %ymm6, %ymm6, %ymm6")
+    N("pslldq $4, %xmm6")
+    S("vpmaskmovd %ymm7, %ymm6, 200(%rdi)")
+    S("vpmaskmovq %ymm7, %ymm6, 232(%rdi)")
+    N("pcmpeqd %xmm8, %xmm8")
+    L("vpgatherdd %ymm6, (%rdi, %ymm8, 4), %ymm9")
+    /* far ones, by the stack */
+    N("mov %rsp, %rdx")
+    S("push $" STRING(USER_SS))
+    S("push %rdx")
+    S("pushfq")
+    S("push $" STRING(USER_CS))
+    N("lea 3f(%rip), %rax")
+    S("push %rax")
+    IRET("iretq")
+    "3:\n"
+    N("lea 4f(%rip), %eax")
+    S("mov %eax, 300(%rdi)")
+    S("movl $" STRING(USER_CS) ", 304(%rdi)")
+    K(K_BRANCH | K_FAR | K_LOAD | K_STORE, "lcall *300(%rdi)")
+    JMP("jmp 5f")
+    "4:\n"
+    K(K_BRANCH | K_FAR | K_LOAD, "lretl")
+    "5:\n"
     LS("movsb"));
 
 static const Sequence accesses_seq = SEQ(accesses);
 
+/* What an instruction of these accesses: from where RDI points to, or RSP */
+typedef struct Access {
+    int load, store;
+    bool locked;
+} Access;
+
+#define STACK(offset)   (0x10000 + (offset))
+#define NONE            0x20000
+
+static const Access accesses_made[] = {
+    { 0, NONE }, { NONE, 8 }, { 16, 16 },
+    { NONE, STACK(-8) }, { STACK(-8), NONE },
+    { 24, 24, true }, { 64, 64, true },
+    { 3, NONE }, { NONE, 101 }, { NONE, 512 }, { 512, NONE },
+    { NONE, STACK(-8) }, { STACK(-8), NONE },
+    { 32, 32, true },
+    { NONE, 3 }, { 128, NONE }, { NONE, 160 },
+    { NONE, 204 }, { NONE, 232 }, { -4, NONE },
+    { NONE, STACK(-8) }, { NONE, STACK(-16) }, { NONE, STACK(-24) },
+    { NONE, STACK(-32) }, { NONE, STACK(-40) }, { STACK(-40), NONE },
+    { NONE, 300 }, { NONE, 304 },
+    { 300, STACK(-4) }, { STACK(-8), NONE },
+    /* RSI is that far from RDI. */
+    { -1024, 0 },
+};
+#define ACCESSES_MADE (sizeof(accesses_made) / sizeof(accesses_made[0]))
+
+static uint64_t accessed(int offset)
+{
+    return offset < STACK(-1024)
+           ? (uintptr_t)test_data + 2048 + offset
+           : (uintptr_t)test_stack + sizeof(test_stack) - 512 +
+             offset - STACK(0);
+}
+
+/* The address that a record of @e has; 0 if @e doesn't count the access. */
+static uint64_t access_address(const Access *a, const Event *e)
+{
+    if ((e->any & K_LOAD) && a->load != NONE) {
+        return accessed(a->load);
+    }
+    if ((e->any & K_STORE) && a->store != NONE) {
+        return accessed(a->store);
+    }
+    return 0;
+}
+
+static void check_addresses_of(const Event *e)
+{
+    const unsigned size = BASIC_SIZE + MEM_SIZE;
+    unsigned n = 0;
+
+    find_steps(&accesses_seq, true, NULL);
+    check_begin();
+    pebs_init(CFG_MEM, 1);
+    wrmsr(MSR_LD_LAT, 3);
+    *reset_slot(ds_area, 0) = -1ull;
+    set_counter(0, e, SEL_USR | SEL_ADAPT, -1ull);
+    seq_run(&accesses_seq, true, 1);
+    for (unsigned i = 0; i < ACCESSES_MADE; i++) {
+        const Access *a = &accesses_made[i];
+        const uint8_t *r = buffer + n * size;
+
+        if (!access_address(a, e)) {
+            continue;
+        }
+        expect_record(r, nth_step(e, SEL_USR, ++n), CFG_MEM, 1);
+        if (q(r + BASIC_SIZE) != access_address(a, e)) {
+            check_fail("access %d: address 0x%llx, expected 0x%llx", i,
+                       (unsigned long long)q(r + BASIC_SIZE),
+                       (unsigned long long)access_address(a, e));
+        }
+        check_equal("source", q(r + BASIC_SIZE + 8), a->locked ? 0x21 : 1);
+        check_equal("latency", q(r + BASIC_SIZE + 16), 64);
+    }
+    check_equal("events", expected_count(e, SEL_USR), n);
+    check_equal("PEBS index", ds_area[DS_INDEX] - ds_area[DS_BASE], n * size);
+    pmu_clear();
+    check_end("memory addresses of %s", e->name);
+}
+
 static void check_addresses(void)
 {
-    uint64_t data = (uintptr_t)test_data + 2048;
-    uint64_t stack = (uintptr_t)test_stack + sizeof(test_stack) - 512;
-    const uint64_t loads[] = {
-        data, data + 16, stack - 8, data + 24, data + 64, data + 3,
-        data + 512, stack - 8, (uintptr_t)test_data + 1024,
-    };
-    const uint64_t stores[] = {
-        data + 8, data + 16, stack - 8, data + 24, data + 64, data + 101,
-        data + 512, stack - 8, data,
-    };
+    static const Event latency = { "load latency", 0x01cd, K_LOAD };
+    uint64_t cr4 = read_cr(4);
 
-    for (unsigned pass = 0; pass < 3; pass++) {
-        static const Event latency = { "load latency", 0x01cd, K_LOAD };
-        const Event *e = pass == 0 ? &events[EV_LOADS] :
-                         pass == 1 ? &events[EV_STORES] : &latency;
-        const uint64_t *expected = pass == 1 ? stores : loads;
-
-        find_steps(&accesses_seq, true, NULL);
-        check_begin();
-        check_equal("events", expected_count(e, SEL_USR), 9);
-        pebs_init(CFG_MEM, 1);
-        wrmsr(MSR_LD_LAT, 3);
-        *reset_slot(ds_area, 0) = -1ull;
-        set_counter(0, e, SEL_USR | SEL_ADAPT, -1ull);
-        seq_run(&accesses_seq, true, 1);
-        check_equal("PEBS index", ds_area[DS_INDEX] - ds_area[DS_BASE],
-                    9 * (BASIC_SIZE + MEM_SIZE));
-        for (unsigned i = 0; i < 9; i++) {
-            const uint8_t *r = buffer + i * (BASIC_SIZE + MEM_SIZE);
-
-            expect_record(r, nth_step(e, SEL_USR, i + 1), CFG_MEM, 1);
-            check_equal("address", q(r + BASIC_SIZE), expected[i]);
-            check_equal("latency", q(r + BASIC_SIZE + 16), 64);
-        }
-        pmu_clear();
-        check_end("memory addresses of %s", e->name);
-    }
+    write_cr(4, cr4 | 0x40000);
+    asm volatile("xsetbv" : : "c"(0), "a"(7), "d"(0));
+    check_addresses_of(&events[EV_LOADS]);
+    check_addresses_of(&events[EV_STORES]);
+    check_addresses_of(&events[EV_MEM]);
+    check_addresses_of(&latency);
+    write_cr(4, cr4);
 }
 
 /* Registers behind instructions that can't be single-stepped */
@@ -1042,6 +1127,38 @@ static void check_code(void)
     check_end("a record over code that was translated");
 }
 
+/*
+ * Bit 32 + n enables load latency on counter n, where it isn't that of a fixed
+ * counter: Linux's intel_pmu_pebs_enable() below version 5.
+ */
+static void check_latency_enable(void)
+{
+    static const Event latency = { "load latency", 0x01cd, K_LOAD };
+    const Scenario *sc = find_scenario("memory");
+    unsigned loads;
+
+    scenario_begin(sc, true);
+    loads = expected_count(&latency, SEL_USR);
+    check_begin();
+    pebs_init(0, 1ull << 32 | 1);
+    *reset_slot(ds_area, 0) = -1ull;
+    set_counter(0, &latency, SEL_USR, -1ull);
+    wrmsr(MSR_FIXED_CTRL, 2);
+    wrmsr(MSR_FIXED0, COUNTER_MASK);
+    seq_run(&sc->seq, true, FIXED_BIT(0) | 1);
+    check_equal("PEBS index", ds_area[DS_INDEX] - ds_area[DS_BASE],
+                loads * BASIC_SIZE);
+    for (unsigned i = 0; i < loads; i++) {
+        expect_record(buffer + i * BASIC_SIZE,
+                      nth_step(&latency, SEL_USR, i + 1), 0, 1);
+    }
+    check_equal("fixed counter 0 overflows as ever", rdmsr(MSR_STATUS),
+                FIXED_BIT(0));
+    pmu_clear();
+    check_end("load latency enabled in the upper half of PEBS_ENABLE");
+    scenario_end();
+}
+
 static void check_enable(void)
 {
     const Scenario *sc = find_scenario("arithmetic");
@@ -1235,6 +1352,9 @@ int main(void)
     check_watchpoint();
     check_smap();
     check_enable();
+    if (!config.baseline) {
+        check_latency_enable();
+    }
     check_beside();
     return tap_end();
 }

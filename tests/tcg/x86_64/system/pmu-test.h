@@ -219,6 +219,7 @@ static struct {
     bool full_width;    /* counters can be written whole */
     bool icount;        /* time is instructions: QEMU's -icount shift=0 */
     bool brief;         /* a few of the sequences only */
+    bool codes;         /* only what depends on the CPU model */
     bool until_key;     /* go on until a key is pressed */
     bool dump;          /* records are printed instead of checked */
     uint64_t counters;  /* all, as bits of IA32_PERF_GLOBAL_CTRL */
@@ -268,6 +269,8 @@ static void read_config(void)
             config.icount = true;
         } else if (starts_with(s, "brief")) {
             config.brief = true;
+        } else if (starts_with(s, "codes")) {
+            config.codes = true;
         } else if (starts_with(s, "until-key")) {
             config.until_key = true;
         } else if (starts_with(s, "dump")) {
@@ -562,6 +565,7 @@ static void init_pages(void)
 #define K_NEAR      0x100   /* a near branch that is always taken */
 #define K_NOREG     0x200   /* its results aren't the same in each run */
 #define K_SHADOW    0x400   /* an NMI is held until the next one has retired */
+#define K_NOTHING   0x800   /* no instruction is that */
 
 typedef struct Insn {
     uint64_t start, end, kinds;
@@ -953,7 +957,8 @@ typedef struct Event {
     bool taken, not_taken;  /* of a conditional branch */
 } Event;
 
-static const Event events[] = {
+/* As Ice Lake has them; choose_events() changes what differs elsewhere. */
+static Event events[] = {
     { "instructions",           0x00c0 },
     { "PREC_DIST",              0x01c0 },
     { "cycles",                 0x003c },
@@ -973,8 +978,33 @@ static const Event events[] = {
 };
 #define EVENTS (sizeof(events) / sizeof(events[0]))
 
-enum { EV_INSN = 0, EV_BRANCHES = 4, EV_TAKEN = 8, EV_FAR = 11, EV_LOADS = 13,
-       EV_STORES, EV_MEM };
+enum { EV_INSN = 0, EV_BRANCHES = 4, EV_COND, EV_COND_TAKEN, EV_TAKEN = 8,
+       EV_FAR = 11, EV_INDIRECT, EV_LOADS, EV_STORES, EV_MEM };
+
+static unsigned cpu_model(void)
+{
+    uint32_t r[4], extended;
+
+    cpuid(1, 0, r);
+    extended = r[0] >> 16 & 0xf;
+    return extended << 4 | (r[0] >> 4 & 0xf);
+}
+
+/* On Skylake 0x01C4 is all conditional branches, and two events are missing. */
+static void choose_events(void)
+{
+    if (cpu_model() == 0x55) {
+        events[EV_COND].code = 0x01c4;
+        events[EV_COND_TAKEN].code = 0x11c4;
+        events[EV_COND_TAKEN].any = K_NOTHING;
+        events[EV_INDIRECT].any = K_NOTHING;
+    }
+}
+
+static inline bool is_counted(const Event *e)
+{
+    return e->any != K_NOTHING;
+}
 
 #define SEL_USR     (1ull << 16)
 #define SEL_OS      (1ull << 17)
@@ -1076,6 +1106,7 @@ static inline const char *priv_name(uint64_t privs)
 static void pmu_test_init(void)
 {
     read_config();
+    choose_events();
     outb(0x21, 0xff);
     outb(0xa1, 0xff);
     init_tables();
