@@ -342,6 +342,8 @@ static void check_smram(void)
     for (unsigned n = 1; n <= BEFORE_SMI + HANDLER_INSNS + 8; n++) {
         set_handler(smi_plain, smi_plain_end);
         ds_init(SMRAM_FREE);
+        /* at an address that leads there without paging, too */
+        wrmsr(MSR_DS_AREA, (uintptr_t)ds_frame);
         sample(n);
         check_equal("index", ds_frame[DS_INDEX], SMRAM_FREE);
         check_equal("SMRAM", is_smram_free_intact(), true);
