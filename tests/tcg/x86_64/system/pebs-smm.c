@@ -36,7 +36,6 @@
 #define HANDLER_INSNS   34
 
 #define SMI_HANDLER(name, body)                                 \
-    extern uint8_t name[], name##_end[];                        \
     asm("   .text\n"                                            \
         "   .code16\n"                                          \
         #name ":\n"                                             \
@@ -50,18 +49,24 @@
         "   .code64\n")
 
 SMI_HANDLER(smi_plain, "");
+ASM_LABEL(smi_plain);
+ASM_LABEL(smi_plain_end);
 
 SMI_HANDLER(smi_switches_off,
     "   mov $" STRING(MSR_PEBS_ENABLE) ", %ecx\n"
     "   xor %eax, %eax\n"
     "   xor %edx, %edx\n"
     "   wrmsr\n");
+ASM_LABEL(smi_switches_off);
+ASM_LABEL(smi_switches_off_end);
 
 /* RSM brings back the registers. */
 SMI_HANDLER(smi_holds,
     "1: in $0xb3, %al\n"
     "   cmp $0x55, %al\n"
     "   jne 1b\n");
+ASM_LABEL(smi_holds);
+ASM_LABEL(smi_holds_end);
 
 /* ---- SMRAM ---- */
 
@@ -87,7 +92,7 @@ static void set_handler(const uint8_t *start, const uint8_t *end)
     smram_open();
     memcpy((void *)SMI_ENTRY, start, end - start);
     memset((void *)SMRAM_FREE, 0xee, SMRAM_FREE_SIZE);
-    *(volatile uint32_t *)SMI_COUNT = 0;
+    memset((void *)SMI_COUNT, 0, 4);
     smram_close();
 }
 
@@ -96,7 +101,7 @@ static uint64_t smram_read(uint64_t at)
     uint64_t value;
 
     smram_open();
-    value = *(volatile uint64_t *)at;
+    memcpy(&value, (void *)at, sizeof(value));
     smram_close();
     return value;
 }
@@ -113,7 +118,7 @@ static bool is_smram_free_intact(void)
 
 /* ---- an SMI, with counters on ---- */
 
-extern uint8_t smi_behind[];
+ASM_LABEL(smi_behind);
 
 /*
  * Counted at CPL 0: WRMSR, MOV and OUT; the handler, if that raises an SMI;
@@ -430,7 +435,7 @@ static void hold(void)
     sample(BEFORE_SMI + 8);
     expect_smi();
     expect_one_record((uintptr_t)smi_behind, (uintptr_t)smi_behind, 8 + 3);
-    check_end("an overflow that waits for RSM outlasts what was done meanwhile");
+    check_end("an overflow that waits for RSM outlasts what is done then");
 }
 
 int main(void)
