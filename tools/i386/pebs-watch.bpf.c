@@ -57,16 +57,21 @@ static __always_inline struct PebsHelperSlot *slot_of(__u64 thread)
 }
 
 /* volatile: whoever reads it may do so at any time, and in this order. */
+/*
+ * The report is looked at where it was stored.  In a register the verifier knows
+ * it, and has to follow every value that eleven counters together can have: newer
+ * kernels refuse that as too long a program.
+ */
 static __always_inline void tell(volatile struct PebsHelperSlot *slot,
                                  __u64 report)
 {
     /* x86 keeps the order of stores. */
     slot->report = report;
     slot->entries += 1;
-    if (report) {
+    if (slot->report) {
         slot->active_entries += 1;
     }
-    if (report & PEBS_REPORT_SUSPENDED) {
+    if (slot->report & PEBS_REPORT_SUSPENDED) {
         slot->suspended_entries += 1;
     }
 }
