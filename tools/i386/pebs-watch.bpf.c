@@ -58,9 +58,9 @@ static __always_inline struct PebsHelperSlot *slot_of(__u64 thread)
 
 /* volatile: whoever reads it may do so at any time, and in this order. */
 /*
- * The report is looked at where it was stored.  In a register the verifier knows
- * it, and has to follow every value that eleven counters together can have: newer
- * kernels refuse that as too long a program.
+ * The report is looked at where it was stored.  In a register the verifier
+ * knows it, and has to follow every value that eleven counters together can
+ * have: newer kernels refuse that as too long a program.
  */
 static __always_inline void tell(volatile struct PebsHelperSlot *slot,
                                  __u64 report)
