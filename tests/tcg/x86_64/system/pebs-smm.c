@@ -14,10 +14,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#include "pmu-test.h"
-
-#define OVF_BUF         (1ull << 62)
-#define CFG_GPR         2
+#include "pebs-test.h"
 
 #define SMRAM           0xa0000ul
 #define SMI_ENTRY       (SMRAM + 0x8000)
@@ -91,7 +88,7 @@ static void set_handler(const uint8_t *start, const uint8_t *end)
 {
     smram_open();
     memcpy((void *)SMI_ENTRY, start, end - start);
-    memset((void *)SMRAM_FREE, 0xee, SMRAM_FREE_SIZE);
+    fill((void *)SMRAM_FREE, SMRAM_FREE_SIZE);
     memset((void *)SMI_COUNT, 0, 4);
     smram_close();
 }
@@ -108,12 +105,12 @@ static uint64_t smram_read(uint64_t at)
 
 static bool is_smram_free_intact(void)
 {
-    for (unsigned i = 0; i < SMRAM_FREE_SIZE; i += 8) {
-        if (smram_read(SMRAM_FREE + i) != 0xeeeeeeeeeeeeeeeeull) {
-            return false;
-        }
-    }
-    return true;
+    bool intact;
+
+    smram_open();
+    intact = is_filled((void *)SMRAM_FREE, SMRAM_FREE_SIZE);
+    smram_close();
+    return intact;
 }
 
 /* ---- an SMI, with counters on ---- */
@@ -194,10 +191,6 @@ static uint8_t buffer_frame[4096] __attribute__((aligned(4096)));
 static uint64_t high_directory[512] __attribute__((aligned(4096)));
 static uint64_t high_table[512] __attribute__((aligned(4096)));
 
-enum { DS_BASE = 4, DS_INDEX, DS_MAXIMUM, DS_THRESHOLD, DS_RESET };
-
-#define RESET_VALUE     0x400000000000ull
-
 /*
  * Pages above 4 GiB, whose low 32 bits are the address of RAM: that is where
  * an address ends up that is cut, and not translated.
@@ -226,36 +219,22 @@ static void init_high(void)
     pointers[4] = (uintptr_t)high_directory | PAGE_P | PAGE_W;
 }
 
-static unsigned record_size(void)
+static uint64_t sample_cfg(void)
 {
-    return config.baseline ? 32 + 144 : 32;
+    return config.baseline ? CFG_GPR : 0;
 }
 
 /* An empty buffer at @buffer, a linear address, with room for 8 records */
-static void ds_init(uint64_t buffer)
+static void pebs_init(uint64_t buffer)
 {
-    memset(ds_frame, 0, sizeof(ds_frame));
-    memset(buffer_frame, 0xee, sizeof(buffer_frame));
-    memset(decoys, 0xee, sizeof(decoys));
-    ds_frame[DS_BASE] = ds_frame[DS_INDEX] = buffer;
-    ds_frame[DS_MAXIMUM] = buffer + 8 * record_size();
-    ds_frame[DS_THRESHOLD] = ds_frame[DS_MAXIMUM] + 1;
-    ds_frame[DS_RESET] = RESET_VALUE;
+    fill(buffer_frame, sizeof(buffer_frame));
+    fill(decoys, sizeof(decoys));
+    ds_init(ds_frame, buffer, 8 * record_size(sample_cfg()));
     wrmsr(MSR_DS_AREA, map_high(decoys[0], ds_frame));
     if (config.baseline) {
-        wrmsr(MSR_PEBS_DATA_CFG, CFG_GPR);
+        wrmsr(MSR_PEBS_DATA_CFG, sample_cfg());
     }
     wrmsr(MSR_PEBS_ENABLE, 1);
-}
-
-static bool are_decoys_intact(void)
-{
-    for (unsigned i = 0; i < sizeof(decoys); i++) {
-        if (((uint8_t *)decoys)[i] != 0xee) {
-            return false;
-        }
-    }
-    return true;
 }
 
 /* Counter 0 samples the @n-th instruction from the WRMSR on. */
@@ -277,20 +256,19 @@ static uint64_t buffer_word(unsigned i)
  */
 static void expect_one_record(uint64_t ip, uint64_t next, unsigned behind)
 {
-    uint64_t cfg = config.baseline ? CFG_GPR : 0;
+    unsigned size = record_size(sample_cfg());
 
-    check_equal("records", (ds_frame[DS_INDEX] - ds_frame[DS_BASE]) /
-                           record_size(), 1);
+    check_equal("records", (ds_frame[DS_INDEX] - ds_frame[DS_BASE]) / size, 1);
     check_equal("format and size", buffer_word(0),
-                cfg | (uint64_t)record_size() << 48);
+                sample_cfg() | (uint64_t)size << 48);
     check_equal("IP", buffer_word(1), ip);
     check_equal("counters", buffer_word(2), 1);
     if (config.baseline) {
         check_equal("IP of the next instruction", buffer_word(5), next);
     }
-    check_equal("the counter", rdmsr(MSR_PMC0), RESET_VALUE + behind);
+    check_equal("the counter", rdmsr(MSR_PMC0), FAR_AWAY + behind);
     check_equal("nothing is written where it isn't mapped",
-                are_decoys_intact(), true);
+                is_filled(decoys, sizeof(decoys)), true);
     check_equal("SMRAM", is_smram_free_intact(), true);
 }
 
@@ -299,7 +277,7 @@ static void check_waiting(void)
     check_begin();
     for (unsigned n = 1; n <= HANDLER_INSNS; n++) {
         set_handler(smi_plain, smi_plain_end);
-        ds_init(map_high(decoys[1], buffer_frame));
+        pebs_init(map_high(decoys[1], buffer_frame));
         sample(BEFORE_SMI + n);
         expect_smi();
         /* No address of SMM's is in it. */
@@ -310,7 +288,7 @@ static void check_waiting(void)
 
     check_begin();
     set_handler(smi_plain, smi_plain_end);
-    ds_init(map_high(decoys[1], buffer_frame));
+    pebs_init(map_high(decoys[1], buffer_frame));
     sample(BEFORE_SMI);
     expect_smi();
     expect_one_record((uintptr_t)smi_behind - 1, (uintptr_t)smi_behind,
@@ -320,7 +298,7 @@ static void check_waiting(void)
 
     check_begin();
     set_handler(smi_switches_off, smi_switches_off_end);
-    ds_init(map_high(decoys[1], buffer_frame));
+    pebs_init(map_high(decoys[1], buffer_frame));
     sample(BEFORE_SMI + 8);
     check_equal("records", ds_frame[DS_INDEX] - ds_frame[DS_BASE], 0);
     wrmsr(MSR_PEBS_ENABLE, 1);
@@ -332,7 +310,7 @@ static void check_waiting(void)
 
     check_begin();
     set_handler(smi_plain, smi_plain_end);
-    ds_init(map_high(decoys[1], buffer_frame));
+    pebs_init(map_high(decoys[1], buffer_frame));
     wrmsr(MSR_DEBUGCTL, DEBUGCTL_FREEZE_IN_SMM);
     sample(BEFORE_SMI + 8);
     expect_one_record((uintptr_t)smi_behind + 7, (uintptr_t)smi_behind + 8, 3);
@@ -346,7 +324,7 @@ static void check_smram(void)
     check_begin();
     for (unsigned n = 1; n <= BEFORE_SMI + HANDLER_INSNS + 8; n++) {
         set_handler(smi_plain, smi_plain_end);
-        ds_init(SMRAM_FREE);
+        pebs_init(SMRAM_FREE);
         /* at an address that leads there without paging, too */
         wrmsr(MSR_DS_AREA, (uintptr_t)ds_frame);
         sample(n);
@@ -359,9 +337,9 @@ static void check_smram(void)
     check_begin();
     for (unsigned n = 1; n <= BEFORE_SMI + HANDLER_INSNS + 8; n++) {
         set_handler(smi_plain, smi_plain_end);
-        ds_init(map_high(decoys[1], buffer_frame));
+        pebs_init(map_high(decoys[1], buffer_frame));
         smram_open();
-        memcpy((void *)SMRAM_FREE, ds_frame, 512);
+        memcpy((void *)SMRAM_FREE, ds_frame, DS_SIZE);
         smram_close();
         wrmsr(MSR_DS_AREA, SMRAM_FREE);
         sample(n);
@@ -411,8 +389,9 @@ static void check_interrupts(void)
     check_begin();
     for (unsigned n = 1; n <= HANDLER_INSNS; n++) {
         set_handler(smi_plain, smi_plain_end);
-        ds_init(map_high(decoys[1], buffer_frame));
-        ds_frame[DS_THRESHOLD] = ds_frame[DS_BASE] + record_size();
+        pebs_init(map_high(decoys[1], buffer_frame));
+        ds_frame[DS_THRESHOLD] = ds_frame[DS_BASE] +
+                                 record_size(sample_cfg());
         pmi_count = 0;
         apic_write(APIC_LVTPC, APIC_NMI);
         sample(BEFORE_SMI + n);
@@ -429,7 +408,7 @@ static void hold(void)
 {
     check_begin();
     set_handler(smi_holds, smi_holds_end);
-    ds_init(map_high(decoys[1], buffer_frame));
+    pebs_init(map_high(decoys[1], buffer_frame));
     outb(APM_STATUS, 0);
     ml_printf("# holds in SMM until port 0xb3 reads 0x55\n");
     sample(BEFORE_SMI + 8);
